@@ -1,0 +1,276 @@
+"""Diagnosis of `NOT_APPROVED`: which request to ask, how to read its answer, which case that makes. No I/O.
+
+The error is the same for every case; the record's `$approval_state` is not. One Get Records call reads it for up to
+100 records. It asks for `id,$approval_state` and nothing else: both are documented for `fields`, so no second try
+without unknown names is ever due.
+
+An answer without a state (204, a missing id, no scope, HTML) leaves the candidates that code and call give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from crm_guard.remediation import (
+    MODULE_NAME,
+    PHOTO_FAMILIES,
+    RECORD_ID,
+    ApprovalCase,
+    Family,
+    candidates,
+    harmless_state,
+    hint_for_candidates,
+    hint_for_case,
+    hint_for_recheck,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+IDS_PER_PROBE = 100
+
+_T = TypeVar("_T")
+
+# One pattern takes the guarded URL apart, so there is no second parser that could see another host in it: what may
+# stand between the scheme and the path is spelled out, and credentials are left behind.
+_TARGET = re.compile(
+    r"(?P<scheme>https?://)"
+    r"(?:[A-Za-z0-9._~!$&'()*+,;=:%-]*@)?"
+    r"(?P<authority>(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)"
+    r"(?P<prefix>(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*?/crm(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)?"
+    r"/v[0-9]+(?:\.[0-9]+)?)/",
+    re.IGNORECASE,
+)
+
+# The headers that say who asks, and for which organisation. Nothing else of the caller's travels.
+_HEADERS = frozenset({"authorization", "orgid", "org-id", "x-org-id", "x-crm-org"})
+_HEADER_PREFIXES = ("x-zoho-", "x-com-zoho-")
+
+_SCOPE_REFUSALS = frozenset({(401, "OAUTH_SCOPE_MISMATCH"), (403, "OAUTH_SCOPE_MISMATCH"), (403, "NO_PERMISSION")})
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One GET that reads the approval state of some records."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What a record's state says about its refusal.
+
+    Attributes:
+        case: The case, or None where the state does not settle it.
+        candidates: The case alone, or else what code and call leave open, the likeliest first.
+        hint: What to do.
+        state: The record's `$approval_state`; None where it is not known.
+        recheck: Zia checks the record again, so a later call may well work.
+    """
+
+    case: ApprovalCase | None
+    candidates: tuple[ApprovalCase, ...]
+    hint: str
+    state: str | None = None
+    recheck: bool = False
+
+
+def build_probes(*, url: str, module: str, ids: Sequence[str], headers: Mapping[str, str]) -> tuple[Probe, ...]:
+    """Return the calls that read the records' states, of at most 100 records each.
+
+    They go to the scheme, host, port and API version of `url`. Whatever is not plainly harmless is left out: an id
+    that is no decimal string, a header that is not on the list. A URL or a module of that sort yields no probe.
+
+    Args:
+        url: The full URL of the guarded request.
+        module: The API name of the records' module.
+        ids: Record ids; repeated ones are asked once.
+        headers: The headers of the guarded request.
+    """
+    target = _TARGET.match(url)
+    if target is None or not MODULE_NAME.fullmatch(module):
+        return ()
+    base = f"{target['scheme']}{target['authority']}{target['prefix']}/{module}"
+    kept = _headers(headers)
+    return tuple(Probe(f"{base}?{_query(chunk)}", kept, chunk) for chunk in _chunks(ids))
+
+
+def read_states(body: bytes) -> dict[str, str]:
+    """Return `$approval_state` by record id; whatever is not such an answer gives nothing.
+
+    A record without a state of its own, or an approved one, that is in a merge of duplicates counts as
+    `merge_pending`: versions before v3 send `$in_merge` without being asked.
+    """
+    answer = _decode(body, _Answer)
+    states = ((record.id, _state(record)) for record in answer.data) if answer else ()
+    return {key: state for key, state in states if state and isinstance(key, str) and RECORD_ID.fullmatch(key)}
+
+
+def refused_scope(status: int, body: bytes) -> bool:
+    """Tell whether the token may not read the module, so that asking again with it is in vain."""
+    answer = _decode(body, _Refusal)
+    return answer is not None and (status, answer.code) in _SCOPE_REFUSALS
+
+
+# State, case, the same for photo calls, and whether the reading is uncertain enough for a "probably".
+_READINGS: tuple[tuple[str, ApprovalCase | None, ApprovalCase | None, bool], ...] = (
+    ("zia_vision_rejected", ApprovalCase.ZIA_REJECTED, ApprovalCase.ZIA_REJECTED, False),
+    ("zia_vision_pending", ApprovalCase.RECORD_APPROVAL, ApprovalCase.IMAGE_APPROVAL, True),
+    ("approved", None, ApprovalCase.IMAGE_APPROVAL, True),
+    ("approval_process_pending", ApprovalCase.APPROVAL_PROCESS, ApprovalCase.APPROVAL_PROCESS, True),
+    ("approval_process_*", ApprovalCase.APPROVAL_PROCESS, ApprovalCase.APPROVAL_PROCESS, False),
+    ("webform_double_optin", ApprovalCase.APPROVAL_PROCESS, ApprovalCase.APPROVAL_PROCESS, True),
+    ("webform_*", ApprovalCase.APPROVAL_PROCESS, ApprovalCase.APPROVAL_PROCESS, False),
+    ("email_parser_*", ApprovalCase.APPROVAL_PROCESS, ApprovalCase.APPROVAL_PROCESS, False),
+    ("review_process_*", ApprovalCase.REVIEW_PROCESS, ApprovalCase.REVIEW_PROCESS, False),
+)
+
+
+def choose(code: str, state: str | None, family: Family) -> Diagnosis:
+    """Return the case that `state` makes of a refusal, with the one hint that applies.
+
+    Zoho prints the values of `$approval_state` but not their meaning: every row is inferred. "Probably" marks those
+    for which another reading is at hand.
+
+    - `zia_vision_rejected`: Zoho's own list view marks it with a rejection. Certain enough.
+    - `zia_vision_pending`: the list view shows it as waiting after a failed check. Whether the record or only its
+      image waits is not printed; a refused photo call speaks for the image. Probably.
+    - `approved` on a photo call: the record is fine, so what was refused must be its image. Probably.
+    - `approval_process_pending`: an ordinary approval; but the announcement lets Zia's rule send a record to the
+      approval process too. Probably. `approval_process_rejected`: an approver's no, by name.
+    - `webform_*`, `email_parser_*`: entry queues, by name; that the double opt-in waits for the visitor is a guess
+      from its name. That one probably.
+    - `review_process_*`: the review process, by name. `NOT_REVIEWED` says so itself, whatever the state.
+    - `zia_vision_validation`: the check runs again, which is a lock and no case.
+    - All else (`approved` on other calls, `merge_pending`, unknown, none) settles nothing.
+    """
+    state = harmless_state(state)
+    if not candidates(code, family):
+        return Diagnosis(None, (), "", state)
+    if code == "NOT_REVIEWED":
+        return _settled(ApprovalCase.REVIEW_PROCESS, family, state)
+    if state == "zia_vision_validation":
+        return Diagnosis(None, candidates(code, family), hint_for_recheck(family), state, recheck=True)
+    case, probable = _reading(state or "", family)
+    if case is None:
+        return Diagnosis(None, candidates(code, family), hint_for_candidates(code, family, state=state), state)
+    return _settled(case, family, state, probable=probable)
+
+
+class ScopeMemory:
+    """Remembers which token may not read which module, so that a probe is refused once and not every time.
+
+    Keeps keyed digests, never a token, and at most `limit` of them: the one unused for longest goes first.
+    Thread-safe. A copy or an unpickled one starts empty.
+    """
+
+    def __init__(self, limit: int = 256) -> None:
+        self._limit = limit
+        self._salt = secrets.token_bytes(16)
+        self._mutex = threading.Lock()
+        self._refused: OrderedDict[bytes, None] = OrderedDict()
+
+    def refuse(self, probe: Probe) -> None:
+        """Remember that the probe's token may not read its module at its host."""
+        key = self._key(probe)
+        with self._mutex:
+            self._refused[key] = None
+            self._refused.move_to_end(key)
+            if len(self._refused) > self._limit:
+                self._refused.popitem(last=False)
+
+    def knows(self, probe: Probe) -> bool:
+        """Tell whether such a probe was refused before."""
+        key = self._key(probe)
+        with self._mutex:
+            known = key in self._refused
+            if known:
+                self._refused.move_to_end(key)
+            return known
+
+    def _key(self, probe: Probe) -> bytes:
+        token = next((value for name, value in probe.headers if name.lower() == "authorization"), "")
+        target = probe.url.partition("?")[0]
+        text = f"{target}\n{token}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(text, key=self._salt, digest_size=16).digest()
+
+    def __reduce__(self) -> tuple[type[ScopeMemory], tuple[int]]:
+        return type(self), (self._limit,)
+
+
+class _Record(msgspec.Struct):
+    id: Any = None
+    approval_state: Any = msgspec.field(name="$approval_state", default=None)
+    in_merge: Any = msgspec.field(name="$in_merge", default=None)
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Record] = []
+
+
+class _Refusal(msgspec.Struct):
+    code: str = ""
+
+
+def _decode(body: bytes, kind: type[_T]) -> _T | None:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _state(record: _Record) -> str | None:
+    state = harmless_state(record.approval_state)
+    return "merge_pending" if record.in_merge is True and state in (None, "approved") else state
+
+
+def _headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return what identifies the caller, and that JSON is wanted."""
+    kept = ((name, value) for name, value in headers.items() if _travels(name))
+    return (*kept, ("Accept", "application/json"))
+
+
+def _travels(name: str) -> bool:
+    lowered = name.lower()
+    return lowered in _HEADERS or lowered.startswith(_HEADER_PREFIXES)
+
+
+def _query(ids: Sequence[str]) -> str:
+    # `approved` and `converted` lift filters that would hide the very records asked for.
+    parameters = {
+        "ids": ",".join(ids),
+        "fields": "id,$approval_state",
+        "approved": "both",
+        "converted": "both",
+        "per_page": "200",
+    }
+    return urlencode(parameters, safe=",$")
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    usable = [item for item in dict.fromkeys(ids) if RECORD_ID.fullmatch(item)]
+    for start in range(0, len(usable), IDS_PER_PROBE):
+        yield tuple(usable[start : start + IDS_PER_PROBE])
+
+
+def _reading(state: str, family: Family) -> tuple[ApprovalCase | None, bool]:
+    for pattern, usual, on_photo, probable in _READINGS:
+        if fnmatchcase(state, pattern):
+            return on_photo if family in PHOTO_FAMILIES else usual, probable
+    return None, False
+
+
+def _settled(case: ApprovalCase, family: Family, state: str | None, *, probable: bool = False) -> Diagnosis:
+    return Diagnosis(case, (case,), hint_for_case(case, family, state=state, probable=probable), state)

@@ -1,0 +1,328 @@
+"""What to do about a refusal: one table, a case and a kind of call to a hint.
+
+The sources, and what each one gives:
+
+- Zoho's forum announcement of October 2020 on `RECORD_LOCKED` and `NOT_APPROVED`: the lock while Zia checks an
+  image, and three cases behind `NOT_APPROVED`: an image that failed for good, a record in approval because of its
+  images, an image in approval. It names the remedies of each: another image, or the failed one deleted and the
+  record resubmitted; a person's decision; no change of the images before that decision.
+- The API v7 pages: `update-records` (the locks, a merge of duplicates among them), `delete-records` (after a failed
+  image only its removal helps, another image does not), `lead-conversion-options` and `mass-delete` (`NOT_APPROVED`
+  also stands for an ordinary approval process).
+- `zoho/crm-oas` v8: `Locking_Information__s` and its DELETE, `NOT_REVIEWED`, the values of `$approval_state`.
+
+Inferred, not documented: which cases a kind of call can meet and their order; what the states of web forms and of
+the e-mail parser ask for; that a rejected record has to be corrected and resubmitted; that a change of image starts
+Zia's check again; that the losing id of a merge disappears; the advice for a photo upload that is itself refused.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from fnmatch import fnmatchcase
+from typing import Final
+
+RECORD_ID: Final = re.compile(r"[0-9]{1,25}")
+"""A record id that may enter a URL or a text: decimal, ASCII only."""
+MODULE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+"""A module's API name that may enter a URL or a text."""
+
+_VERSION = re.compile(r"v[0-9]{1,2}(\.[0-9]{1,2})?")
+_TOKEN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ZIA_LOCK = "zia_vision_processing"
+_FEATURE_LOCK = "record_locking"
+
+
+class ApprovalCase(enum.StrEnum):
+    """Why CRM says that a record is not approved, or not reviewed."""
+
+    ZIA_REJECTED = "zia_rejected"
+    """An image failed Zia's check, and the rule rejects such records."""
+    RECORD_APPROVAL = "zia_record_approval"
+    """An image failed Zia's check, and the whole record waits for a reviewer."""
+    IMAGE_APPROVAL = "zia_image_approval"
+    """An image failed Zia's check, and that image waits for a person; the record itself is fine."""
+    APPROVAL_PROCESS = "approval_process"
+    """An approval without Zia: an approval process, or the queue of a web form or of the e-mail parser."""
+    REVIEW_PROCESS = "review_process"
+    """A review process (the code is `NOT_REVIEWED`)."""
+
+
+class Family(enum.StrEnum):
+    """The kinds of call, as far as the advice for them differs."""
+
+    UPDATE = "update"
+    """Writes to fields, tags, owner or sharing: create, update, upsert, mass update, tags, share, change owner."""
+    DELETE = "delete"
+    """Delete and mass delete of records."""
+    CONVERT = "convert"
+    """Convert a lead."""
+    APPROVAL_ONLY = "approval_only"
+    """Conversion options, inventory convert, portal invite: only an ordinary approval is documented for them."""
+    PHOTO_READ = "photo_read"
+    """Download the record image."""
+    PHOTO_WRITE = "photo_write"
+    """Upload or delete the record image."""
+    OTHER = "other"
+    """Any other call."""
+
+
+PHOTO_FAMILIES: Final = frozenset({Family.PHOTO_READ, Family.PHOTO_WRITE})
+
+_PHOTO_CANDIDATES = (
+    ApprovalCase.IMAGE_APPROVAL,
+    ApprovalCase.RECORD_APPROVAL,
+    ApprovalCase.ZIA_REJECTED,
+    ApprovalCase.APPROVAL_PROCESS,
+)
+_CANDIDATES: dict[Family, tuple[ApprovalCase, ...]] = {
+    **dict.fromkeys(PHOTO_FAMILIES, _PHOTO_CANDIDATES),
+    Family.APPROVAL_ONLY: (ApprovalCase.APPROVAL_PROCESS,),
+}
+_USUAL_CANDIDATES = (
+    ApprovalCase.ZIA_REJECTED,
+    ApprovalCase.RECORD_APPROVAL,
+    ApprovalCase.APPROVAL_PROCESS,
+)
+
+# The table. `None` stands for every kind of call that has no line of its own. Slots: {maybe} is "probably " or
+# nothing, {again} is the call in words.
+_ADVICE: dict[tuple[ApprovalCase, Family | None], str] = {
+    (ApprovalCase.ZIA_REJECTED, None): (
+        "Zia {maybe}rejected an image of this record: upload another image, or delete the failed one, correct "
+        "the record and resubmit it, and {again} once it is approved."
+    ),
+    (ApprovalCase.ZIA_REJECTED, Family.DELETE): (
+        "Zia {maybe}rejected an image of this record: delete the failed image and resubmit the record, and "
+        "{again} once it is approved; another image does not make it deletable."
+    ),
+    (ApprovalCase.ZIA_REJECTED, Family.PHOTO_WRITE): (
+        "Zia {maybe}rejected an image of this record, and CRM does not take this change of it: have the failed "
+        "image deleted and the record corrected and resubmitted in CRM itself, and {again} once it is approved."
+    ),
+    (ApprovalCase.RECORD_APPROVAL, None): (
+        "A reviewer {maybe}has to approve or reject this record because of its images: {again} once it is "
+        "approved, and do not change its images before the decision."
+    ),
+    (ApprovalCase.IMAGE_APPROVAL, None): (
+        "A person {maybe}has to approve or reject an image of this record: {again} after that decision, and do "
+        "not download, replace or delete the image earlier."
+    ),
+    (ApprovalCase.APPROVAL_PROCESS, None): (
+        "This record {maybe}waits in an approval process: have it approved or rejected in CRM (My Jobs), and "
+        "{again} once it is approved."
+    ),
+    (ApprovalCase.REVIEW_PROCESS, None): (
+        "This record {maybe}waits in a review process: have its reviewer approve or reject it in CRM (My Jobs), "
+        "and {again} once it has passed."
+    ),
+}
+
+# What a state adds to its case: the queue in which the record sits. First match counts.
+_QUEUES: dict[tuple[ApprovalCase, str], str] = {
+    (ApprovalCase.APPROVAL_PROCESS, "approval_process_pending"): (
+        "This record {maybe}waits in an ordinary approval process, not in one that Zia's image check started: have "
+        "it approved or rejected in CRM (My Jobs), and {again} once it is approved."
+    ),
+    (ApprovalCase.APPROVAL_PROCESS, "approval_process_rejected"): (
+        "An approver {maybe}rejected this record: correct it and resubmit it for approval in CRM, and {again} once "
+        "it is approved."
+    ),
+    (ApprovalCase.APPROVAL_PROCESS, "webform_double_optin"): (
+        "This record came in through a web form and {maybe}waits until its sender confirms the double opt-in: "
+        "{again} after that confirmation."
+    ),
+    (ApprovalCase.APPROVAL_PROCESS, "webform_*"): (
+        "This record is {maybe}held in the approval queue of a web form ({state}): have it approved or rejected "
+        "in CRM, and {again} once it is approved."
+    ),
+    (ApprovalCase.APPROVAL_PROCESS, "email_parser_rejected"): (
+        "This record was {maybe}rejected in the approval queue of the e-mail parser: have that decision reviewed "
+        "in CRM, and {again} once the record is approved."
+    ),
+    (ApprovalCase.APPROVAL_PROCESS, "email_parser_*"): (
+        "This record is {maybe}held in the approval queue of the e-mail parser: have it approved or rejected in "
+        "CRM, and {again} once it is approved."
+    ),
+    (ApprovalCase.REVIEW_PROCESS, "review_process_rejected"): (
+        "A reviewer {maybe}rejected this record: correct it and resubmit it for review in CRM, and {again} once "
+        "it has passed."
+    ),
+}
+
+_AGAIN = {
+    Family.DELETE: "delete the record",
+    Family.CONVERT: "convert the lead",
+    Family.PHOTO_READ: "repeat the download",
+}
+_NO_RETRY = "Repeating the call before that does not help."
+
+# The value of `$approval_state` by which a reader of a list of candidates knows each one.
+_SIGNS = {
+    ApprovalCase.ZIA_REJECTED: "zia_vision_rejected",
+    ApprovalCase.RECORD_APPROVAL: "zia_vision_pending",
+    ApprovalCase.IMAGE_APPROVAL: "approved or zia_vision_pending",
+    ApprovalCase.APPROVAL_PROCESS: "approval_process_*, webform_* or email_parser_*",
+    ApprovalCase.REVIEW_PROCESS: "review_process_*",
+}
+
+_READ_STATE = (
+    "CRM's answer does not tell these cases apart; the record's $approval_state does: read it with Get Records "
+    "(fields=id,$approval_state&approved=both), or let the guard do so (diagnose on, token with READ scope)."
+)
+_STATE_NOTES = {
+    "approved": (
+        "The record's $approval_state is approved by now: the same call may work at once. If it fails again, look "
+        "in CRM which of these holds."
+    ),
+    "merge_pending": (
+        "The record takes part in a merge of duplicates: wait for its end and look the record up again. If the "
+        "call still fails, look in CRM which of these holds."
+    ),
+}
+_OTHER_STATE_NOTE = (
+    "The record's $approval_state, {state}, does not settle the case: look in CRM which of these holds."
+)
+
+_ZIA_LOCK_HINT = (
+    "Zia is checking an image of this record, and the lock ends by itself: {again} later, or {wait}. Do not upload "
+    "or delete images meanwhile: that can start the check again."
+)
+_KNOWN_LOCK_HINT = "This record is locked ({action}) and should become free by itself: {again} later, or {wait}."
+_MORE_TIME = "raise `timeout` and `attempts` so that the guard waits longer"
+_UNKNOWN_LOCK_HINT = (
+    "This record is locked by {action}, which is not in `retry_actions`, so the guard does not wait for it. If the "
+    "lock ends by itself, {wait}; if not, have it lifted in CRM, and do not retry on a timer."
+)
+_FEATURE_LOCK_HINT = (
+    "The record-locking feature holds {what}: GET {path} tells who locked it and why, and DELETE {path}/{{lockId}} "
+    "unlocks it if it was locked by hand. An automatic lock ends only when its rule's condition no longer holds or "
+    "your profile is excluded from the rule; retrying on a timer does not help."
+)
+_NAMELESS_LOCK_HINT = (
+    "CRM does not say what locks this record, so the guard does not wait. If a merge of duplicates is under way, "
+    "wait for its end and look the record up again, as the losing id disappears; if the record-locking feature "
+    "holds it, GET {path} tells who locked it and DELETE {path}/{{lockId}} lifts a manual lock."
+)
+_RECHECK_HINT = (
+    "Zia is checking an image of this record again: {again} in a minute or two, and do not upload another image "
+    "meanwhile, which can start the check once more."
+)
+
+
+def candidates(code: str, family: Family) -> tuple[ApprovalCase, ...]:
+    """Return the cases that `code` can stand for on such a call, the likeliest first; empty for other codes."""
+    if code == "NOT_REVIEWED":
+        return (ApprovalCase.REVIEW_PROCESS,)
+    return _CANDIDATES.get(family, _USUAL_CANDIDATES) if code == "NOT_APPROVED" else ()
+
+
+def hint_for_case(case: ApprovalCase, family: Family, *, state: str | None = None, probable: bool = False) -> str:
+    """Return what to do, and what not to do, in two sentences.
+
+    Args:
+        case: The case.
+        family: The kind of call that was refused.
+        state: The record's `$approval_state`, which names the queue; None where it is not known.
+        probable: True where the case is inferred: the hint then says "probably".
+    """
+    return f"{_advice(case, family, state, maybe='probably ' if probable else '')} {_NO_RETRY}"
+
+
+def hint_for_candidates(code: str, family: Family, *, state: str | None = None) -> str:
+    """Return one text for all candidates, numbered, with the state by which each is known.
+
+    Args:
+        code: The code of CRM's answer.
+        family: The kind of call that was refused.
+        state: The record's `$approval_state` where it was read and settles nothing; None where it is not known.
+    """
+    cases = candidates(code, family)
+    if len(cases) <= 1:
+        note = _state_note(state) + " " if state else ""
+        return note + hint_for_case(cases[0], family, probable=bool(state)) if cases else ""
+    numbered = [f"({number}) {_SIGNS[case]}: {_advice(case, family)}" for number, case in enumerate(cases, 1)]
+    return " ".join((_state_note(state) if state else _READ_STATE, *numbered, _NO_RETRY))
+
+
+def hint_for_recheck(family: Family) -> str:
+    """Return what to do when the record turns out to be in Zia's check again, perhaps with a new image."""
+    return _RECHECK_HINT.format(again=_again(family))
+
+
+def hint_for_lock(
+    action: str | None,
+    *,
+    retryable: bool,
+    family: Family,
+    module: str | None = None,
+    record_id: str | None = None,
+    version: str = "v8",
+) -> str:
+    """Return what to do about `RECORD_LOCKED`.
+
+    Args:
+        action: `details.action` as CRM sent it; shown only if it is a harmless word. None where there is none.
+        retryable: Whether the guard waits for this action (it is in `retry_actions`).
+        family: The kind of call that was refused.
+        module: The module's API name, for the calls that a hint names; left out of them if it is none.
+        record_id: The record's id, likewise.
+        version: The API version in those calls; v8 if it is none.
+    """
+    path = _lock_path(module, record_id, version)
+    if action == _FEATURE_LOCK:
+        what = "this record or one that it links to" if family is Family.UPDATE else "this record"
+        return _FEATURE_LOCK_HINT.format(what=what, path=path)
+    if not action:
+        return _NAMELESS_LOCK_HINT.format(path=path)
+    return _waiting_hint(action, retryable, family)
+
+
+def harmless_state(state: object) -> str | None:
+    """Return `state` if it is a word that may be shown and compared, else None."""
+    return state if isinstance(state, str) and _TOKEN.fullmatch(state) else None
+
+
+def _advice(case: ApprovalCase, family: Family, state: str | None = None, *, maybe: str = "") -> str:
+    """Return the sentence of the table, or that of the queue where the state names one of this case."""
+    state = harmless_state(state) or ""
+    queue = (text for (whose, pattern), text in _QUEUES.items() if whose is case and fnmatchcase(state, pattern))
+    text = next(queue, None) or _ADVICE.get((case, family)) or _ADVICE[case, None]
+    return text.format(maybe=maybe, again=_again(family), state=state)
+
+
+def _again(family: Family) -> str:
+    return _AGAIN.get(family, "repeat the call")
+
+
+def _state_note(state: str) -> str:
+    shown = harmless_state(state) or "an unrecognised value"
+    return _STATE_NOTES.get(state) or _OTHER_STATE_NOTE.format(state=shown)
+
+
+def _waiting_hint(action: str, retryable: bool, family: Family) -> str:
+    """Return the hint for a lock that only its `action` describes."""
+    harmless = _TOKEN.fullmatch(action) is not None
+    adding = f'add "{action}" to `retry_actions`' if harmless else "add its action to `retry_actions`"
+    text = _KNOWN_LOCK_HINT if retryable else _UNKNOWN_LOCK_HINT
+    if action == _ZIA_LOCK:
+        text = _ZIA_LOCK_HINT
+    return text.format(
+        again=_again(family),
+        action=action if harmless else "an unrecognised action",
+        wait=_MORE_TIME if retryable else f"{adding} and the guard waits for it",
+    )
+
+
+def _lock_path(module: str | None, record_id: str | None, version: str) -> str:
+    """Return the path that tells of a record's lock, with placeholders for what is not known or not harmless."""
+    return "/".join(
+        (
+            "/crm",
+            version if _VERSION.fullmatch(version) else "v8",
+            module if module and MODULE_NAME.fullmatch(module) else "{module}",
+            record_id if record_id and RECORD_ID.fullmatch(record_id) else "{id}",
+            "Locking_Information__s",
+        )
+    )
