@@ -1,0 +1,432 @@
+"""What the guard may do, how long, and for which calls: one frozen object, and the places it is read from.
+
+:class:`GuardSettings` states each rule once, as the annotation of its field. `msgspec` applies the
+annotations when it converts; the constructor, `msgspec.structs.replace` and unpickling apply them through
+`__post_init__`. :func:`load_settings` and :func:`origins` read the same fields by name: no setting is spelled
+twice.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import repeat
+from pathlib import Path
+from threading import TIMEOUT_MAX
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from crm_guard.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ENV_PREFIX = "CRM_GUARD_"
+"""What the environment variable of a setting begins with: `timeout` is `CRM_GUARD_TIMEOUT`."""
+
+Source: TypeAlias = Mapping[str, Any] | str | os.PathLike[str] | None
+"""Where settings may be read from: a mapping, or the path of a TOML file."""
+
+# No platform can wait longer than TIMEOUT_MAX at once, so neither a budget nor a wait may be longer.
+_Budget = Annotated[float, Meta(ge=0, le=TIMEOUT_MAX, description=f"a number of seconds, 0 to {TIMEOUT_MAX:.0f}")]
+_Wait = Annotated[
+    float, Meta(gt=0, le=TIMEOUT_MAX, description=f"a number of seconds above 0, up to {TIMEOUT_MAX:.0f}")
+]
+_Growth = Annotated[float, Meta(ge=1, le=sys.float_info.max, description="a finite number, 1 or more")]
+_Share = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
+_FromOne = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
+_FromZero = Annotated[int, Meta(ge=0, description="a whole number, 0 or more")]
+_Switch = Annotated[bool, Meta(description="true or false (in the environment also 1 or 0, yes or no, on or off)")]
+_Actions = Annotated[
+    tuple[Annotated[str, Meta(min_length=1)], ...],
+    Meta(
+        description="a list of strings, not one string; [] for none "
+        "(in the environment a list with commas, or a JSON array)"
+    ),
+]
+_RaiseOn = Annotated[Literal["failure", "partial", "never"], Meta(description='"failure", "partial" or "never"')]
+_Registry = Annotated[
+    str,
+    Meta(
+        pattern=r"^(memory|rediss?://\S*|unix://\S+)\Z",
+        description='"memory", or a URL that begins with redis://, rediss:// or unix://',
+    ),
+]
+_Pattern = Annotated[
+    str, Meta(min_length=1, description='a regular expression; "/" for every path, an empty one is refused')
+]
+
+
+class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How one guard behaves: frozen, hashable, picklable, equal by value, safe to share between threads.
+
+    All times are in seconds. Whole numbers are welcome where a `float` is meant, lists where a tuple is, and
+    both are stored as the type below. `True` is no number here, and neither NaN nor infinity is ever
+    accepted. The `repr` hides what a `lock_registry` URL may hold of a password.
+    `msgspec.structs.replace(settings, timeout=5)` makes a changed copy, with every rule checked again.
+
+    Attributes:
+        attempts: Sends in total for one call, the first included; 1 or more. 1 never sends again. With the
+            default waits, `timeout` ends a call first.
+        timeout: Budget of one call in seconds, from its first refusal on, for waits and resends together; 0
+            or more. 0 never waits: a locked record fails at once.
+        wait_initial: Ceiling of the first wait in seconds; above 0, at most `wait_max`.
+        wait_max: Ceiling of every wait in seconds; at least `wait_initial`. Equal to it: waits do not grow.
+        wait_exp_base: What the ceiling is multiplied by after each wait; 1 or more. 1: waits do not grow.
+        wait_jitter: Share of each wait that is random, 0 to 1. 0: each wait is exactly its ceiling; 0.2:
+            between 80 and 100 % of it; 1: anything up to it, so some waits are almost none.
+        retry_actions: Values of `details.action` that are waited for, compared as they are, upper and lower
+            case apart. Empty: nothing is ever sent again, refusals are only explained.
+        raise_on: `"failure"`: raise where CRM applied nothing of a call; `"partial"`: raise where any record
+            stayed blocked; `"never"`: always return the response, with its report.
+        hints_in_body: Also append the hint to the `message` of a blocked item in the response body. Most
+            clients show their user nothing else. False leaves messages as CRM wrote them.
+        diagnose: Spend one more GET to learn the approval state behind a `NOT_APPROVED`. False: no extra
+            request is ever made, and the hint names every case that is possible.
+        share_locks: Let threads (and, with a Redis registry, hosts) share what they know of a lock, so that
+            one of them asks for all. False: each call finds out for itself.
+        lock_registry: Where that knowledge lives: `"memory"` for this process, or a `redis://`, `rediss://`
+            or `unix://` URL. Special characters of a password are percent-encoded.
+        wake_at_once: How many waiting calls one unlock sets off together; 1 or more. 1: one after the other.
+            CRM answers 429 to more calls at once than the plan of the organisation allows.
+        min_credits: Stop waiting once `X-API-CREDITS-REMAINING` is at or below this number of API credits; 0
+            or more. 0: only when none is left.
+        max_inspect_bytes: Largest response body that is looked into, in bytes; 0 or more. A larger one is
+            passed through unread, so 0 leaves locks and refusals alone.
+        path_pattern: Regular expression that says which URL paths are CRM calls. The rest is not touched.
+
+    Raises:
+        SettingsError: A value has the wrong type or is out of range, or `wait_max` is less than
+            `wait_initial`. `msgspec.convert` wraps it, as it does every error, in a
+            `msgspec.ValidationError`.
+        TypeError: There is no setting of that name.
+    """
+
+    attempts: _FromOne = 30
+    timeout: _Budget = 120.0
+    wait_initial: _Wait = 1.0
+    wait_max: _Wait = 8.0
+    wait_exp_base: _Growth = 1.5
+    wait_jitter: _Share = 0.2
+    retry_actions: _Actions = ("zia_vision_processing",)
+    raise_on: _RaiseOn = "failure"
+    hints_in_body: _Switch = False
+    diagnose: _Switch = True
+    share_locks: _Switch = True
+    lock_registry: _Registry = "memory"
+    wake_at_once: _FromOne = 10
+    min_credits: _FromZero = 0
+    max_inspect_bytes: _FromZero = 8 * 1024 * 1024
+    path_pattern: _Pattern = r"/crm(/[^/]+)?/v\d+(\.\d+)?/"
+
+    def __post_init__(self) -> None:
+        for name in _FIELDS:
+            msgspec.structs.force_setattr(self, name, _checked(name, getattr(self, name)))
+        # Positive form: it must be seen to hold.
+        if not self.wait_max >= self.wait_initial:
+            msg = f"wait_max={self.wait_max!r} has to be at least wait_initial={self.wait_initial!r}"
+            raise SettingsError(msg)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [(name, _discreet(name, getattr(self, name))) for name in _FIELDS]
+
+    def waits(self, random: Callable[[], float]) -> Iterator[float]:
+        """Return the waits of one call in seconds, without end: whoever asks decides when to stop.
+
+        Each is `ceiling * (1 - wait_jitter * random())`, where ceilings grow from `wait_initial` by the
+        factor `wait_exp_base` up to `wait_max`. The first one is a real wait too, and none is below
+        `wait_initial * (1 - wait_jitter)`.
+
+        Args:
+            random: Returns a number from 0 (included) to 1, as `random.random` does. Called once for each
+                wait.
+        """
+        return (ceiling * (1 - self.wait_jitter * random()) for ceiling in self._ceilings())
+
+    def _ceilings(self) -> Iterator[float]:
+        # Imported by the first call that has to wait: backoff brings asyncio along.
+        import backoff  # noqa: PLC0415
+
+        ceilings = backoff.expo(base=self.wait_exp_base, factor=self.wait_initial, max_value=self.wait_max)
+        next(ceilings)  # backoff's generators yield None once, before the first wait
+        with suppress(OverflowError):  # a huge base jumps from below wait_max to beyond every float
+            yield from ceilings
+        yield from repeat(self.wait_max)
+
+
+def load_settings(
+    source: Source = None, *, env: Mapping[str, str] | None = None, **overrides: Any
+) -> GuardSettings:
+    """Read settings from arguments, environment, a mapping or file, and defaults: the first that has it wins.
+
+    Every value is checked, also one that a stronger place overrides: a mistake does not hide until then.
+
+    Args:
+        source: A mapping such as a dictionary of Django's settings, with keys in lower or upper case; or the
+            path of a TOML file. A file is read from its table `[tool.crm_guard]`, or else from its top level;
+            a `pyproject.toml` without that table holds no settings. None: no source.
+        env: Environment to read `CRM_GUARD_<FIELD>` from; None: `os.environ`, as it is now. Lists are written
+            with commas or as a JSON array, switches as 1, 0, true, false, yes, no, on or off. An empty
+            variable is refused: leave it out for the default.
+        **overrides: Fields of :class:`GuardSettings`, stronger than all else.
+
+    Raises:
+        SettingsError: A name is unknown, a value is not allowed (the text names it, where it came from and
+            what is allowed), or the file cannot be read.
+    """
+    return _settled(_gathered(source, env, overrides))
+
+
+def origins(
+    source: Source = None, *, env: Mapping[str, str] | None = None, **overrides: Any
+) -> dict[str, tuple[Any, str]]:
+    """Return what :func:`load_settings` would use, and where each value came from, in field order.
+
+    Made to be shown: the password in a `lock_registry` URL is masked.
+
+    Args:
+        source: As for :func:`load_settings`.
+        env: As for :func:`load_settings`.
+        **overrides: As for :func:`load_settings`.
+
+    Returns:
+        For each field its value and one of `"default"`, `"mapping"`, `"file <path>"`, `"environment variable
+        <name>"`, `"argument"`.
+
+    Raises:
+        SettingsError: As for :func:`load_settings`.
+    """
+    found = _gathered(source, env, overrides)
+    return {name: (value, found[name][1]) for name, value in _settled(found).__rich_repr__()}
+
+
+def masked_url(url: str) -> str:
+    """Return `url` for people to read: credentials and query, where a password may be, are `***`.
+
+    What cannot be taken apart without doubt is hidden altogether.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not scheme.isalnum():
+        return "***"
+    credentials, at, place = rest.rpartition("@")
+    if "?" in credentials:  # is the "@" part of a password in the query, or the "?" one of a password before it?
+        return f"{scheme}://***"
+    place, mark, _ = place.partition("?")
+    return f"{scheme}{separator}{'***@' if at else ''}{place}{'?***' if mark else ''}"
+
+
+_FIELDS = {field.name: field for field in msgspec.structs.fields(GuardSettings)}
+
+_Found: TypeAlias = dict[str, tuple[Any, str]]
+"""Field -> checked value and the text of its origin."""
+
+
+# One value
+
+
+def _checked(name: str, value: Any, origin: str = "") -> Any:
+    """Return `value` in the type of field `name`."""
+    try:
+        return _converted(name, value)
+    except msgspec.ValidationError:
+        reason = ""
+    except ValueError as error:
+        reason = f" ({error})"
+    where = f"{origin}: " if origin else ""
+    msg = f"{where}{name}={_shown(_discreet(name, value))} has to be {_allowed(name)}{reason}"
+    raise SettingsError(msg)
+
+
+def _converted(name: str, value: Any) -> Any:
+    if isinstance(value, float):
+        value = float(value)  # msgspec refuses subclasses, numpy's among them
+    value = msgspec.convert(value, _FIELDS[name].type)
+    if name in _BEYOND_TYPES:
+        _BEYOND_TYPES[name](value)
+    return value
+
+
+def _check_pattern(value: str) -> None:
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_registry(value: str) -> None:
+    from urllib.parse import urlsplit  # noqa: PLC0415 - only this check needs it
+
+    try:
+        parts = urlsplit(value)
+        readable = parts.port != 0 and (parts.scheme == "unix" or "@" not in parts.path + parts.fragment)
+    except ValueError:  # its text may quote a piece of the password: not to be chained
+        readable = False
+    if not readable:
+        msg = "host or port cannot be read: are special characters of the password percent-encoded?"
+        raise ValueError(msg)
+
+
+_BEYOND_TYPES: dict[str, Callable[[str], None]] = {
+    "path_pattern": _check_pattern,
+    "lock_registry": _check_registry,
+}
+"""What an annotation cannot say."""
+
+
+def _allowed(name: str) -> str:
+    return next(str(meta.description) for meta in _FIELDS[name].type.__metadata__)
+
+
+def _discreet(name: str, value: Any) -> Any:
+    """Return `value` as it may be shown, also where it is refused."""
+    if name != "lock_registry" or value is None or isinstance(value, (int, float)):
+        return value
+    return masked_url(value) if isinstance(value, str) else "***"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # a whole number with too many digits for Python to write
+        return f"<{type(value).__name__}>"
+
+
+# All places
+
+
+def _gathered(source: Source, env: Mapping[str, str] | None, overrides: Mapping[str, Any]) -> _Found:
+    """Return every field with the value of the strongest place that has it."""
+    defaults = {name: (field.default, "default") for name, field in _FIELDS.items()}
+    environment = _from_env(os.environ if env is None else env)
+    return defaults | _from_source(source) | environment | _from_mapping(overrides, "argument")
+
+
+def _settled(found: _Found) -> GuardSettings:
+    try:
+        return GuardSettings(**{name: value for name, (value, _) in found.items()})
+    except SettingsError as error:  # each value was checked on its own: what is left lies between two of them
+        places = ", ".join(f"{name} from {found[name][1]}" for name in _FIELDS if f"{name}=" in str(error))
+        msg = f"{error} ({places})"
+        raise SettingsError(msg) from None
+
+
+def _from_mapping(given: Mapping[str, Any], origin: str) -> _Found:
+    found: _Found = {}
+    for key, value in given.items():
+        name = _field_of(key, origin)
+        if name in found:
+            msg = f"{origin}: {name} is given twice, in lower and in upper case"
+            raise SettingsError(msg)
+        found[name] = (_checked(name, value, origin), origin)
+    return found
+
+
+def _field_of(key: str, origin: str) -> str:
+    for name in _FIELDS:
+        if key in (name, name.upper()):
+            return name
+    raise _unknown(key, origin, str)
+
+
+def _unknown(key: str, origin: str, spelled: Callable[[str], str]) -> SettingsError:
+    """Return the error for a key that is no setting, with the name that was probably meant."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it
+
+    close = get_close_matches(str(key).lower().removeprefix(ENV_PREFIX.lower()), _FIELDS, n=1)
+    guess = "".join(f", did you mean {spelled(name)}?" for name in close)
+    allowed = ", ".join(map(spelled, _FIELDS))
+    return SettingsError(f"{origin}: unknown setting {key!r}{guess or '.'} Allowed: {allowed}")
+
+
+# Environment
+
+_WORDS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
+
+
+def _variable(name: str) -> str:
+    return ENV_PREFIX + name.upper()
+
+
+def _from_env(env: Mapping[str, str]) -> _Found:
+    names = {_variable(name): name for name in _FIELDS}
+    found: _Found = {}
+    for key in sorted(key for key in env if key.upper().startswith(ENV_PREFIX)):
+        origin = f"environment variable {key}"
+        if key not in names:
+            raise _unknown(key, origin, _variable)
+        name = names[key]
+        found[name] = (_checked(name, _parsed(name, env[key]), origin), origin)
+    return found
+
+
+def _parsed(name: str, text: str) -> Any:
+    """Return what `text` means in field `name`; if it means nothing, `text`, for the check to refuse."""
+    kind = type(_FIELDS[name].default)
+    if kind is str:
+        return text
+    text = text.strip()
+    if kind is bool:
+        return _WORDS.get(text.lower(), text)
+    try:
+        return _listed(text) if kind is tuple else msgspec.convert(text, kind, strict=False)
+    except msgspec.MsgspecError:
+        return text
+
+
+def _listed(text: str) -> Any:
+    if text.startswith("["):
+        return msgspec.json.decode(text)
+    return [part.strip() for part in text.split(",")] if text else text
+
+
+# Mapping or file
+
+
+def _from_source(source: object) -> _Found:
+    if source is None:
+        return {}
+    if isinstance(source, Mapping):
+        return _from_mapping(source, "mapping")
+    if not isinstance(source, (str, os.PathLike)):
+        msg = f"source={source!r} has to be a mapping, or the path of a TOML file"
+        raise SettingsError(msg)
+    origin = f"file {os.fspath(source)}"
+    return _from_mapping(_table_of(_document_at(source, origin), origin), origin)
+
+
+def _document_at(path: str | os.PathLike[str], origin: str) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 - only a file needs it
+
+    try:
+        # Editors on Windows may begin a file with a byte order mark, which TOML refuses.
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        msg = f"{origin}: cannot be read: {error.strerror or error}"
+        raise SettingsError(msg) from error
+    except ValueError as error:
+        msg = f"{origin}: is not valid TOML: {error}"
+        raise SettingsError(msg) from error
+
+
+def _table_of(document: dict[str, Any], origin: str) -> Mapping[str, Any]:
+    """Return the settings among everything that a TOML file may hold."""
+    tool = document.get("tool")
+    tables = tool if isinstance(tool, dict) else {}
+    if "crm-guard" in tables:
+        msg = f"{origin}: [tool.crm-guard] has to be spelled [tool.crm_guard]"
+        raise SettingsError(msg)
+    is_project = not document.keys().isdisjoint(("tool", "project", "build-system", "dependency-groups"))
+    table = tables.get("crm_guard", {} if is_project else document)
+    if not isinstance(table, dict):
+        msg = f"{origin}: tool.crm_guard={table!r} has to be a table"
+        raise SettingsError(msg)
+    return table
