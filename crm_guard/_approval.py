@@ -44,12 +44,12 @@ _T = TypeVar("_T")
 # One pattern takes the guarded URL apart, so there is no second parser that could see another host in it: what may
 # stand between the scheme and the path is spelled out, and credentials are left behind.
 _TARGET = re.compile(
-    r"(?P<scheme>https?://)"
+    r"(?P<scheme>(?i:https?)://)"
     r"(?:[A-Za-z0-9._~!$&'()*+,;=:%-]*@)?"
     r"(?P<authority>(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)"
     r"(?P<prefix>(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*?/crm(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)?"
     r"/v[0-9]+(?:\.[0-9]+)?)/",
-    re.IGNORECASE,
+    re.ASCII,
 )
 
 # The headers that say who asks, and for which organisation. Nothing else of the caller's travels.
@@ -111,7 +111,7 @@ def read_states(body: bytes) -> dict[str, str]:
     """Return `$approval_state` by record id; whatever is not such an answer gives nothing.
 
     A record without a state of its own, or an approved one, that is in a merge of duplicates counts as
-    `merge_pending`: versions before v3 send `$in_merge` without being asked.
+    `merge_pending`: `$in_merge` is not asked for, but an answer may hold more than was asked.
     """
     answer = _decode(body, _Answer)
     states = ((record.id, _state(record)) for record in answer.data) if answer else ()

@@ -90,24 +90,24 @@ _USUAL_CANDIDATES = (
 # nothing, {again} is the call in words.
 _ADVICE: dict[tuple[ApprovalCase, Family | None], str] = {
     (ApprovalCase.ZIA_REJECTED, None): (
-        "Zia {maybe}rejected an image of this record: upload another image, or delete the failed one, correct "
-        "the record and resubmit it, and {again} once it is approved."
+        "Zia {maybe}rejected an image of this record: upload another image, or delete the failed one and resubmit "
+        "the corrected record; then {again} once it is approved."
     ),
     (ApprovalCase.ZIA_REJECTED, Family.DELETE): (
-        "Zia {maybe}rejected an image of this record: delete the failed image and resubmit the record, and "
-        "{again} once it is approved; another image does not make it deletable."
+        "Zia {maybe}rejected an image of this record: delete the failed image and resubmit the record, then "
+        "{again} once it is approved; uploading another image does not make it deletable."
     ),
     (ApprovalCase.ZIA_REJECTED, Family.PHOTO_WRITE): (
         "Zia {maybe}rejected an image of this record, and CRM does not take this change of it: have the failed "
-        "image deleted and the record corrected and resubmitted in CRM itself, and {again} once it is approved."
+        "image deleted and the corrected record resubmitted in CRM itself, then {again} once it is approved."
     ),
     (ApprovalCase.RECORD_APPROVAL, None): (
         "A reviewer {maybe}has to approve or reject this record because of its images: {again} once it is "
-        "approved, and do not change its images before the decision."
+        "approved, and do not upload or delete images until then."
     ),
     (ApprovalCase.IMAGE_APPROVAL, None): (
         "A person {maybe}has to approve or reject an image of this record: {again} after that decision, and do "
-        "not download, replace or delete the image earlier."
+        "not replace or delete the image until then."
     ),
     (ApprovalCase.APPROVAL_PROCESS, None): (
         "This record {maybe}waits in an approval process: have it approved or rejected in CRM (My Jobs), and "
@@ -156,7 +156,7 @@ _AGAIN = {
     Family.CONVERT: "convert the lead",
     Family.PHOTO_READ: "repeat the download",
 }
-_NO_RETRY = "Repeating the call before that does not help."
+_NO_RETRY = "A retry before that only fails again."
 
 # The value of `$approval_state` by which a reader of a list of candidates knows each one.
 _SIGNS = {
@@ -172,24 +172,20 @@ _READ_STATE = (
     "(fields=id,$approval_state&approved=both), or let the guard do so (diagnose on, token with READ scope)."
 )
 _STATE_NOTES = {
-    "approved": (
-        "The record's $approval_state is approved by now: the same call may work at once. If it fails again, look "
-        "in CRM which of these holds."
-    ),
+    "approved": "The record's $approval_state is approved by now: the same call may work at once.",
     "merge_pending": (
-        "The record takes part in a merge of duplicates: wait for its end and look the record up again. If the "
-        "call still fails, look in CRM which of these holds."
+        "The record takes part in a merge of duplicates: wait for its end and look the record up again."
     ),
 }
-_OTHER_STATE_NOTE = (
-    "The record's $approval_state, {state}, does not settle the case: look in CRM which of these holds."
-)
+_OTHER_STATE_NOTE = "The record's $approval_state, {state}, does not settle the case."
 
 _ZIA_LOCK_HINT = (
     "Zia is checking an image of this record, and the lock ends by itself: {again} later, or {wait}. Do not upload "
     "or delete images meanwhile: that can start the check again."
 )
-_KNOWN_LOCK_HINT = "This record is locked ({action}) and should become free by itself: {again} later, or {wait}."
+_KNOWN_LOCK_HINT = (
+    "This record is locked by {action}, which `retry_actions` takes for temporary: {again} later, or {wait}."
+)
 _MORE_TIME = "raise `timeout` and `attempts` so that the guard waits longer"
 _UNKNOWN_LOCK_HINT = (
     "This record is locked by {action}, which is not in `retry_actions`, so the guard does not wait for it. If the "
@@ -239,11 +235,11 @@ def hint_for_candidates(code: str, family: Family, *, state: str | None = None) 
         state: The record's `$approval_state` where it was read and settles nothing; None where it is not known.
     """
     cases = candidates(code, family)
-    if len(cases) <= 1:
-        note = _state_note(state) + " " if state else ""
-        return note + hint_for_case(cases[0], family, probable=bool(state)) if cases else ""
-    numbered = [f"({number}) {_SIGNS[case]}: {_advice(case, family)}" for number, case in enumerate(cases, 1)]
-    return " ".join((_state_note(state) if state else _READ_STATE, *numbered, _NO_RETRY))
+    if state and cases:
+        return f"{_state_note(state, cases)} {_numbered(cases, family)}"
+    if len(cases) > 1:
+        return f"{_READ_STATE} {_numbered(cases, family)} {_NO_RETRY}"
+    return hint_for_case(cases[0], family) if cases else ""
 
 
 def hint_for_recheck(family: Family) -> str:
@@ -296,9 +292,17 @@ def _again(family: Family) -> str:
     return _AGAIN.get(family, "repeat the call")
 
 
-def _state_note(state: str) -> str:
+def _numbered(cases: tuple[ApprovalCase, ...], family: Family) -> str:
+    lines = (f"({n}) {_SIGNS[case]}: {_advice(case, family)}" for n, case in enumerate(cases, 1))
+    return " ".join(lines) if len(cases) > 1 else _advice(cases[0], family)
+
+
+def _state_note(state: str, cases: tuple[ApprovalCase, ...]) -> str:
+    """Return what a state says that settles no case, and how the cases after it are meant."""
     shown = harmless_state(state) or "an unrecognised value"
-    return _STATE_NOTES.get(state) or _OTHER_STATE_NOTE.format(state=shown)
+    note = _STATE_NOTES.get(state) or _OTHER_STATE_NOTE.format(state=shown)
+    tail = "which of these holds." if len(cases) > 1 else "whether this holds:"
+    return f"{note} If the call still fails, look in CRM {tail}"
 
 
 def _waiting_hint(action: str, retryable: bool, family: Family) -> str:
