@@ -1,0 +1,66 @@
+"""An embedded Zoho CRM for tests: real HTTP, records that lock and unlock, faults on demand.
+
+It answers the calls that Zoho's documentation describes, and refuses them the way CRM does while Zia looks at a
+record's image. It knows nothing of the guard, and works with any HTTP client:
+
+    from crm_guard.simulator import Simulator
+
+    with Simulator() as crm:
+        lead = crm.add_record("Leads", locked_for=2.0)
+        answer = requests.put(f"{crm.url}/crm/v8/Leads/{lead}", json={"data": [{"Company": "Zylker"}]})
+        assert answer.status_code == 400  # RECORD_LOCKED, for two seconds
+        assert crm.writes(lead) == 0
+
+As a pytest fixture, with a clock that the test moves:
+
+    import pytest
+    from crm_guard.simulator import Simulator
+
+    class ManualClock:
+        def __init__(self) -> None:
+            self.seconds = 0.0
+
+        def __call__(self) -> float:
+            return self.seconds
+
+    @pytest.fixture
+    def clock():
+        return ManualClock()
+
+    @pytest.fixture
+    def crm(clock):
+        with Simulator(clock=clock, token="secret") as simulator:
+            yield simulator
+
+    def test_a_locked_lead_opens_after_its_check(crm, clock):
+        lead = crm.add_record("Leads", locked_for=30.0)
+        clock.seconds += 30.0
+        assert crm.get(lead).state == "approved"
+
+:class:`Engine` is the same CRM without a socket: give it a :class:`Request`, get a :class:`Reply`. Only
+:class:`Simulator` needs werkzeug (`pip install 'crm-guard[cli]'`), and only once it is started.
+
+All times are seconds. Every public method is thread-safe.
+"""
+
+from .engine import Engine
+from .faults import FOREIGN_ID, Fault, FaultKind
+from .messages import Call, Reply, Request
+from .records import Record, State
+from .server import Simulator
+from .visit import EngineOptions, Options
+
+__all__ = [
+    "FOREIGN_ID",
+    "Call",
+    "Engine",
+    "EngineOptions",
+    "Fault",
+    "FaultKind",
+    "Options",
+    "Record",
+    "Reply",
+    "Request",
+    "Simulator",
+    "State",
+]

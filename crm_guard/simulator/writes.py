@@ -1,0 +1,224 @@
+"""Create, update, upsert, delete. ZOHO docs: insert-records, update-records, upsert-records, delete-records."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from .envelopes import UNKNOWN_ID, many, on_each, one, path_record, query_ids
+from .messages import Json, Reply, RequestError, answer, item, limit_exceeded, missing_param
+from .records import USER, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .visit import Visit
+
+MAX_ROWS = 100
+_RECORDS_PER_CREDIT = 10
+_TEXT_FIELDS = frozenset({"Last_Name", "First_Name", "Company", "Email", "Phone", "Description", "Deal_Name"})
+_UPDATE_INVALID = "the field api name given seems to be invalid"
+_DUPLICATE_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "Leads": ("Email",),
+    "Contacts": ("Email",),
+    "Accounts": ("Account_Name",),
+    "Deals": ("Deal_Name",),
+}
+
+
+def update(visit: Visit) -> Reply:
+    """PUT /{module}."""
+    rows = _rows(visit)
+    return many(visit, [_update_row(visit, row, index) for index, row in enumerate(rows)])
+
+
+def update_one(visit: Visit) -> Reply:
+    """PUT /{module}/{id}."""
+    rows = visit.rows()
+    if len(rows) > 1:
+        raise RequestError(limit_exceeded("data", 1))
+    result = _update_record(visit, path_record(visit), rows[0], 0)
+    if result["code"] == "ALREADY_MODIFIED":
+        return answer(412, {"data": [result]})
+    return one(visit, result)
+
+
+def create(visit: Visit) -> Reply:
+    """POST /{module}."""
+    items = [_create_row(visit, row, index) for index, row in enumerate(_rows(visit))]
+    return many(visit, items, success=201)
+
+
+def upsert(visit: Visit) -> Reply:
+    """POST /{module}/upsert."""
+    items = [_upsert_row(visit, row, index) for index, row in enumerate(_rows(visit))]
+    # 201 is inferred: only "all inserted" can call itself created.
+    inserted = all(entry["action"] == "insert" for entry in items)
+    return many(visit, items, success=201 if inserted else 200)
+
+
+def delete(visit: Visit) -> Reply:
+    """DELETE /{module}?ids=a,b."""
+    references = query_ids(visit, MAX_ROWS)
+    if references is None:
+        raise RequestError(missing_param("ids"))
+    items = on_each(visit, references, lambda record: remove(visit, record), missing="record not deleted")
+    return many(visit, visit.ordered(items))
+
+
+def delete_one(visit: Visit) -> Reply:
+    """DELETE /{module}/{id}."""
+    record = visit.find(visit.route.reference)
+    if record is None:
+        return one(visit, item("INVALID_DATA", "record not deleted", {"id": visit.route.reference}))
+    return one(visit, visit.refusal(record) or remove(visit, record))
+
+
+def remove(visit: Visit, record: Record) -> Json:
+    """Delete `record`, and return the item that says so."""
+    record.deleted = True
+    visit.applied(record)
+    return item("SUCCESS", "record deleted", {"id": record.id})
+
+
+def stamps(visit: Visit, record: Record) -> Json:
+    """Return the `details` of a written record."""
+    return {
+        "Modified_Time": visit.store.iso(record.modified),
+        "Modified_By": dict(USER),
+        "Created_Time": visit.store.iso(record.created),
+        "id": record.id,
+        "Created_By": dict(USER),
+        "$approval_state": record.state.approval_state,
+    }
+
+
+def new_record(visit: Visit, module: str, fields: Json) -> Record:
+    """Return a record just added to `module`."""
+    record_id = visit.store.new_id()
+    fields = {key: value for key, value in fields.items() if key != "id"}
+    record = Record(record_id, module, fields=fields, created=visit.now, modified=visit.now)
+    return visit.store.add(record)
+
+
+def set_fields(visit: Visit, record: Record, fields: Json) -> None:
+    """Apply an update; an image among the fields makes Zia look at it."""
+    record.fields.update({key: value for key, value in fields.items() if key != "id"})
+    visit.applied(record)
+    if fields.get("Record_Image") is not None:
+        visit.start_check(record)
+
+
+def invalid_value(fields: Json, position: int, message: str) -> Json | None:
+    """Return the item about the first field whose value cannot be, if any: a number in a text field."""
+    for name, value in fields.items():
+        if name in _TEXT_FIELDS and isinstance(value, (int, float)):
+            where = {"api_name": name, "json_path": f"$.data[{position}].{name}"}
+            return item("INVALID_DATA", message.format(name), where)
+    return None
+
+
+def converted(record: Record) -> Json | None:
+    """Return the item about a lead that is no lead any more, if it is none. Its text is undocumented."""
+    if not record.converted:
+        return None
+    return item("CONVERTED_RECORD", "The record is converted", {"id": record.id})
+
+
+def _rows(visit: Visit) -> list[Json]:
+    rows = visit.rows()
+    if len(rows) > MAX_ROWS:
+        raise RequestError(limit_exceeded("data", MAX_ROWS))
+    visit.notes.credits = math.ceil(len(rows) / _RECORDS_PER_CREDIT)
+    return rows
+
+
+def _update_row(visit: Visit, row: Json, position: int) -> Json:
+    where = {"api_name": "id", "json_path": f"$.data[{position}].id"}
+    if not row.get("id") and not row.get(visit.external or "id"):
+        return item("MANDATORY_NOT_FOUND", "required field not found", where)
+    record = visit.find_row(row)
+    if record is None:
+        return item("INVALID_DATA", UNKNOWN_ID, where)
+    return _update_record(visit, record, row, position)
+
+
+def _update_record(visit: Visit, record: Record, row: Json, position: int) -> Json:
+    problem = (
+        visit.refusal(record, position)
+        or converted(record)
+        or _stale(visit, record)
+        or invalid_value(row, position, _UPDATE_INVALID)
+    )
+    if problem is not None:
+        return problem
+    set_fields(visit, record, row)
+    return item("SUCCESS", "record updated", stamps(visit, record))
+
+
+def _stale(visit: Visit, record: Record) -> Json | None:
+    limit = _parse_time(visit.request.header("If-Unmodified-Since"))
+    if limit is None or visit.store.moment(record.modified) <= limit:
+        return None
+    details = stamps(visit, record)
+    del details["$approval_state"]
+    message = "record updated time has already passed if-unmodified-since time"
+    return item("ALREADY_MODIFIED", message, details)
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    """Read ISO 8601 (ZOHO docs: update-records) or an HTTP date; without a zone or unreadable counts as absent."""
+    if text is None:
+        return None
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            moment = read(text)
+        except ValueError:
+            continue
+        return moment if moment.tzinfo else None
+    return None
+
+
+def _missing_mandatory(visit: Visit, row: Json, position: int) -> Json | None:
+    for name in visit.options.mandatory.get(visit.route.module, ()):
+        if row.get(name) in (None, ""):
+            where = {"api_name": name, "json_path": f"$.data[{position}].{name}"}
+            return item("MANDATORY_NOT_FOUND", "required field not found", where)
+    return None
+
+
+def _create_row(visit: Visit, row: Json, position: int) -> Json:
+    invalid = invalid_value(row, position, "The field value given for {} is invalid")
+    problem = invalid or _missing_mandatory(visit, row, position)
+    if problem is not None:
+        return problem
+    record = new_record(visit, visit.route.module, row)
+    if row.get("Record_Image") is not None:
+        visit.start_check(record)
+    visit.notes.named.append(record.id)
+    visit.notes.applied.append(record.id)
+    return item("SUCCESS", "record added", stamps(visit, record))
+
+
+def _upsert_row(visit: Visit, row: Json, position: int) -> Json:
+    record, duplicate_field = _duplicate(visit, row)
+    if record is None:
+        return {**_create_row(visit, row, position), "action": "insert", "duplicate_field": None}
+    visit.notes.named.append(record.id)
+    result = _update_record(visit, record, row, position)
+    return {**result, "action": "update", "duplicate_field": duplicate_field}
+
+
+def _duplicate(visit: Visit, row: Json) -> tuple[Record | None, str | None]:
+    """Return the record that `row` would duplicate, and the field that tells."""
+    module = visit.route.module
+    if row.get("id"):
+        return visit.store.find(module, str(row["id"]), visit.now), "id"
+    for name in visit.body.get("duplicate_check_fields") or _DUPLICATE_FIELDS.get(module, ()):
+        if row.get(name) not in (None, ""):
+            record = visit.store.find(module, row[name], visit.now, external=name)
+            if record is not None:
+                return record, name
+    return None, None
