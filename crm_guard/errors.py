@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from requests.exceptions import HTTPError
 from requests.hooks import default_hooks
@@ -117,7 +117,7 @@ class GuardError(HTTPError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = dict(self.__dict__)
-        state["request"] = _portable_request(self.request)
+        state["request"] = _portable_request(cast("PreparedRequest | None", self.request))
         state["response"] = _portable_response(self.response)
         return type(self), self.args, state
 

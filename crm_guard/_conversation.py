@@ -1,0 +1,375 @@
+"""One guarded call, from its first refusal to its result: the loop around the pure :mod:`crm_guard._exchange`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import threading
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+from urllib.parse import urlsplit
+
+from crm_guard import _wire
+from crm_guard._approval import build_probes, read_states, refused_scope
+from crm_guard._batch import read_call
+from crm_guard._envelope import read_envelope
+from crm_guard._exchange import Answer, Exchange, Wait, credits_left
+from crm_guard._judgement import Judge, outcomes_of, unapproved
+from crm_guard._merge import Merged, merge, with_hints, write_body
+from crm_guard.errors import GiveUpReason, GuardError
+from crm_guard.events import EventKind, GuardEvent, emit
+from crm_guard.locks import Unshared
+from crm_guard.remaining import RemainingRequest
+from crm_guard.report import GuardReport, attach_report
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from requests import PreparedRequest, Response
+
+    from crm_guard.adapter import GuardAdapter
+    from crm_guard.locks import Waiter
+    from crm_guard.report import RecordOutcome
+
+_log: Final = logging.getLogger("crm_guard")
+_CLIENT_ERROR: Final = 400
+_DIAGNOSIS_SECONDS: Final = 10.0
+"""What a diagnosis may take in all, whatever the caller's own timeout."""
+
+
+class GuardedCall:
+    """One call that met a refusal, or whose records are known to be locked. Used by one thread, once."""
+
+    def __init__(
+        self, adapter: GuardAdapter, request: PreparedRequest, options: Mapping[str, Any], start: int
+    ) -> None:
+        self._adapter = adapter
+        self._settings = adapter.settings
+        self._request = request
+        self._options = options
+        self._url = request.url or ""
+        self._start = start
+        self._origin = "/".join(self._url.split("/", 3)[:3]).lower().rpartition("@")[2]
+        self._external = "X-EXTERNAL" in request.headers
+        self._call = read_call(
+            request.method or "", self._url, start, lambda: _wire.body_bytes(request), external=self._external
+        )
+        version = self._version_path.rstrip("/").rpartition("/")[2]
+        self._judge = Judge(self._call, self._settings.retry_actions, version)
+        self._waits = self._settings.waits(random.random)
+        self._deadline: float | None = None
+        self._waited = 0.0
+        self._spent = 1
+        self._in_flight = False
+        self._ticket = adapter.interrupts.ticket()
+        self._wake = threading.Event()
+        self._waiter = adapter.locks.waiter(clock=adapter.clock, wake=self._wake, interrupted=self._closed)
+        self._lone = Unshared().waiter(clock=adapter.clock, wake=self._wake, interrupted=self._closed)
+
+    def known_locked(self) -> bool:
+        """Tell whether all records of the call are known to be locked, so that asking CRM is pointless."""
+        ids = self._call.ids or ()
+        worth = bool(ids) and None not in ids and self._settings.timeout > 0
+        return worth and self._adapter.locks.knows(self._keys(ids))
+
+    def run_after_verdict(self) -> Response:
+        """Wait until the records are said to be free or the budget is spent, and only then send."""
+        with self._watched():
+            keys = self._keys(self._call.ids or ())
+            self._sleep(self._waiter, keys, next(self._waits), self._begin())
+            response = self._adapter.transmit(self._request, self._options)
+            body = self._adapter.refusal(self._request, response, stream=self._options["stream"])
+            if body is not None:
+                return self._converse(response, body)
+            if response.status_code < _CLIENT_ERROR:
+                self._waiter.verdict(locked=(), free=keys)
+            return response
+
+    def run(self, response: Response, body: bytes) -> Response:
+        """Lead the call from its first answer to its result."""
+        with self._watched():
+            return self._converse(response, body)
+
+    def _converse(self, response: Response, body: bytes) -> Response:
+        answer = self._answer(response, body)
+        reads = self._call.endpoint.reads and answer.status < _CLIENT_ERROR
+        if answer.envelope is None or not answer.envelope.guarded or reads:
+            return response
+        exchange = Exchange(
+            self._call,
+            answer,
+            self._settings,
+            self._waits,
+            deadline=self._begin(),
+            replayable=_wire.replayable(self._request),
+        )
+        self._tell(EventKind.LOCKED, exchange, exchange.pending)
+        self._share(exchange, range(len(exchange.items)))
+        try:
+            self._exhaust(exchange)
+        except BaseException as exc:  # noqa: BLE001 (results must survive Ctrl-C, too; always raised again)
+            self._break_off(exchange, exc)
+        return self._finish(exchange)
+
+    def _exhaust(self, exchange: Exchange[Response]) -> None:
+        """Wait and send again until nothing is pending, or something says stop."""
+        while isinstance(step := exchange.decide(self._adapter.clock.now()), Wait):
+            if self._closed():
+                exchange.give_up(GiveUpReason.CLOSED)
+            elif slots := self._await(exchange, step):
+                self._resend(exchange, slots)
+            else:
+                exchange.give_up(GiveUpReason.CLOSED if self._closed() else GiveUpReason.TIMEOUT)
+
+    def _await(self, exchange: Exchange[Response], step: Wait) -> Sequence[int]:
+        """Return the slots to send now; none where the deadline or a closing ended the wait."""
+        self._tell(EventKind.WAITING, exchange, exchange.pending, delay=step.delay)
+        ids = {slot: exchange.record_id(slot) for slot in exchange.pending}
+        keys = self._keys(ids.values())
+        waiter = self._waiter if keys else self._lone
+        go = self._sleep(waiter, keys or {""}, step.delay, step.deadline)
+        if not go or not exchange.divisible:
+            return exchange.pending if go else ()
+        return [slot for slot, record_id in ids.items() if record_id is None or self._key(record_id) in go]
+
+    def _resend(self, exchange: Exchange[Response], slots: Sequence[int]) -> None:
+        part = exchange.narrow(slots)
+        request = _wire.copy_of(self._request, part.url, part.body)
+        if self._adapter.refresh is not None:
+            self._adapter.refresh(request)
+        self._tell(EventKind.RESENDING, exchange, slots)
+        self._spent += 1
+        self._in_flight = True
+        response = self._adapter.transmit(request, self._options)
+        answer = self._answer(response, self._adapter.readable(request, response, stream=self._options["stream"]))
+        self._in_flight = False
+        exchange.absorb(answer)
+        if exchange.reason is None:
+            self._share(exchange, slots)
+        self._tell(EventKind.UNLOCKED, exchange, [slot for slot in slots if slot not in exchange.pending])
+
+    def _answer(self, response: Response, body: bytes | None) -> Answer[Response]:
+        return Answer(
+            response,
+            response.status_code,
+            read_envelope(body, reads=self._call.reads) if body else None,
+            credits_left(response.headers.get("X-API-CREDITS-REMAINING")),
+            _wire.seconds_to_wait(response),
+        )
+
+    def _finish(self, exchange: Exchange[Response]) -> Response:
+        """Turn what the exchange knows into the caller's response or exception."""
+        outcomes = self._judged(exchange)
+        response = self._result(exchange, outcomes)
+        report = self._report(exchange, outcomes, response)
+        self._tell_end(exchange, report)
+        if self._raises(exchange, report):
+            response.content  # noqa: B018 (an error's response has to be usable, whatever `stream` was)
+            report.raise_for_blocked()
+        return response
+
+    def _judged(self, exchange: Exchange[Response]) -> tuple[RecordOutcome, ...]:
+        """Judge every record; where some need an approval, ask CRM once for their states."""
+        outcomes = outcomes_of(exchange, self._judge)
+        states = self._diagnose(exchange, unapproved(outcomes)) if self._settings.diagnose else {}
+        return outcomes_of(exchange, self._judge.knowing(states)) if states else outcomes
+
+    def _result(self, exchange: Exchange[Response], outcomes: Sequence[RecordOutcome]) -> Response:
+        """Return the last response if it is the whole answer, else one made of all answers."""
+        hinted = self._settings.hints_in_body and self._hinted(exchange, outcomes)
+        latest, merged = exchange.latest, None
+        if not exchange.complete:
+            merged = merge(exchange)
+        elif hinted and latest.envelope is not None:
+            merged = Merged(latest.status, write_body(latest.envelope, exchange.items))
+        response = latest.response if merged is None else self._remade(exchange, merged)
+        earlier = [answer.response for answer in exchange.answers if answer.response is not response]
+        for answered in earlier:
+            _wire.discard(answered)
+        _wire.carry_cookies(earlier, response)
+        response.request = self._request
+        return response
+
+    def _remade(self, exchange: Exchange[Response], merged: Merged) -> Response:
+        latest = exchange.latest.response
+        reasons = {answer.status: answer.response.reason for answer in exchange.answers}
+        return _wire.remade(
+            self._adapter, self._request, latest, merged.status, reasons.get(merged.status), merged.body
+        )
+
+    def _hinted(self, exchange: Exchange[Response], outcomes: Sequence[RecordOutcome]) -> bool:
+        """Put the hints into the blocked items' messages; tell whether any was put."""
+        blocked = [slot for slot, outcome in enumerate(outcomes) if outcome.blocked and outcome.hint]
+        if exchange.envelope.composite:
+            return False  # these items lie deeper than a body can be rewritten without touching the rest
+        for slot in blocked:
+            exchange.items[slot] = with_hints(exchange.items[slot], outcomes[slot].hint)
+        return bool(blocked)
+
+    def _report(
+        self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...], response: Response
+    ) -> GuardReport:
+        report = GuardReport(
+            outcomes=outcomes,
+            attempts=exchange.attempts,
+            waited=self._waited,
+            credits_spent=self._spent,
+            reason=exchange.reason,
+            retry_after=self._later(exchange, outcomes),
+            _response=response,
+            _remaining=self._remaining(exchange),
+        )
+        attach_report(response, report)
+        return report
+
+    def _later(self, exchange: Exchange[Response], outcomes: Sequence[RecordOutcome]) -> float | None:
+        if exchange.reason is not None and (exchange.pending or exchange.uncertain):
+            return exchange.retry_after
+        checked_again = any(found.needs_approval and found.checked_again for found in outcomes)
+        return self._settings.wait_max if checked_again else None
+
+    def _remaining(self, exchange: Exchange[Response]) -> RemainingRequest | None:
+        impossible = exchange.reason in {GiveUpReason.UNMATCHED, GiveUpReason.NOT_REPLAYABLE}
+        if not exchange.pending or impossible:
+            return None
+        part = exchange.part(exchange.pending)
+        return RemainingRequest.of(_wire.copy_of(self._request, part.url, part.body))
+
+    def _raises(self, exchange: Exchange[Response], report: GuardReport) -> bool:
+        if self._settings.raise_on == "failure":
+            return not report.applied and not exchange.as_it_came
+        return self._settings.raise_on == "partial"
+
+    def _break_off(self, exchange: Exchange[Response], cause: BaseException) -> NoReturn:
+        """Raise with all results that are there: `cause` itself, or a `GuardError` where results would be lost."""
+        if self._in_flight and not _wire.never_sent(cause):
+            exchange.lost()
+        exchange.give_up(GiveUpReason.FOLLOW_UP)
+        outcomes = outcomes_of(exchange, self._judge)
+        response = self._result(exchange, outcomes)
+        report = self._report(exchange, outcomes, response)
+        self._tell_end(exchange, report)
+        text = _broken_off(report)
+        cause.add_note(f"crm_guard: {text}")
+        attach_report(cause, report)
+        if exchange.obtained and isinstance(cause, Exception):
+            raise GuardError(text, report=report, response=response, request=self._request) from cause
+        raise cause
+
+    def _diagnose(self, exchange: Exchange[Response], ids: Sequence[str]) -> dict[str, str]:
+        """Ask CRM for the approval states of `ids`. Never raises: what cannot be learnt is left out."""
+        states: dict[str, str] = {}
+        left = exchange.latest.credits
+        if not ids or self._call.route.module is None or (left is not None and left <= self._settings.min_credits):
+            return states
+        deadline = self._adapter.clock.now() + _DIAGNOSIS_SECONDS
+        probes = build_probes(url=self._url, module=self._call.route.module, ids=ids, headers=self._request.headers)
+        try:
+            for probe in probes:
+                if self._adapter.scopes.knows(probe) or self._adapter.clock.now() >= deadline:
+                    break
+                response = self._probe(_wire.probe_request(probe))
+                if refused_scope(response.status_code, response.content):
+                    self._adapter.scopes.refuse(probe)
+                states |= read_states(response.content) if response.ok else {}
+        except Exception as exc:  # noqa: BLE001 (an explanation must never cost the result)
+            _log.debug("the approval state could not be learnt: %s", type(exc).__name__)
+        return states
+
+    def _probe(self, request: PreparedRequest) -> Response:
+        self._spent += 1
+        timeout = _wire.capped_timeout(self._options["timeout"], _DIAGNOSIS_SECONDS)
+        return self._adapter.transmit(request, {**self._options, "stream": False, "timeout": timeout})
+
+    def _share(self, exchange: Exchange[Response], slots: Collection[int]) -> None:
+        """Tell other calls what CRM just said of the records."""
+        ids = {slot: exchange.record_id(slot) for slot in slots if slot < len(exchange.items)}
+        locked = self._keys(ids[slot] for slot in ids if slot in exchange.pending)
+        free = self._keys(ids[slot] for slot in ids if slot not in exchange.pending) - locked
+        self._waiter.verdict(locked=locked, free=free)
+
+    def _sleep(self, waiter: Waiter, keys: Collection[str], delay: float, deadline: float) -> frozenset[str]:
+        started = self._adapter.clock.now()
+        go = waiter.wait(keys, delay, deadline)
+        self._waited += self._adapter.clock.now() - started
+        return go
+
+    def _begin(self) -> float:
+        """Return the instant at which the call's budget ends; it starts with the first refusal or wait."""
+        if self._deadline is None:
+            self._deadline = self._adapter.clock.now() + self._settings.timeout
+        return self._deadline
+
+    def _closed(self) -> bool:
+        return self._adapter.interrupts.closed_since(self._ticket)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Have `close()` wake this call, and leave nothing behind in the lock registry."""
+        self._adapter.interrupts.watch(self._wake, self._ticket)
+        try:
+            yield
+        finally:
+            self._adapter.interrupts.unwatch(self._wake)
+            self._waiter.leave()
+
+    def _key(self, record_id: str) -> str:
+        return f"{self._origin}|{record_id}"
+
+    def _keys(self, ids: Iterable[str | None]) -> frozenset[str]:
+        return frozenset(self._key(record_id) for record_id in ids if record_id)
+
+    def _tell(
+        self,
+        kind: EventKind,
+        exchange: Exchange[Response],
+        slots: Collection[int],
+        *,
+        delay: float = 0.0,
+        reason: GiveUpReason | None = None,
+    ) -> None:
+        if not slots:
+            return
+        ids = (exchange.record_id(slot) for slot in slots)
+        event = GuardEvent(
+            kind=kind,
+            method=self._request.method or "",
+            path=self._shown_path,
+            record_ids=tuple(record_id for record_id in ids if record_id and record_id.isdecimal()),
+            attempt=exchange.attempts,
+            delay=delay,
+            waited=self._waited,
+            reason=reason,
+        )
+        emit(self._adapter.hooks, event)
+
+    def _tell_end(self, exchange: Exchange[Response], report: GuardReport) -> None:
+        blocked = [slot for slot, found in enumerate(report.outcomes) if found.blocked and not found.retryable]
+        self._tell(EventKind.BLOCKED, exchange, blocked)
+        if exchange.reason is not None:
+            left = sorted({*exchange.pending, *exchange.uncertain})
+            self._tell(EventKind.GAVE_UP, exchange, left, reason=exchange.reason)
+
+    @property
+    def _shown_path(self) -> str:
+        """The URL's path, without the value of an external field, which may be a person's."""
+        path = urlsplit(self._url).path
+        route = self._call.route
+        if not (self._external and route.names_record):
+            return path
+        return "/".join((self._version_path.rstrip("/"), route.segments[0], "*", *route.segments[2:]))
+
+    @property
+    def _version_path(self) -> str:
+        return urlsplit(self._url[: self._start]).path
+
+
+def _broken_off(report: GuardReport) -> str:
+    """Say in one paragraph what is known of a call that broke off between two sends."""
+    written = sum(outcome.succeeded for outcome in report.outcomes)
+    unknown = sum(outcome.uncertain for outcome in report.outcomes)
+    return (
+        f"the call broke off after {report.attempts} sends: {written} of {len(report.outcomes)} records were "
+        f"written, {len(report.blocked)} are blocked, and of {unknown} it is not known. crm_guard.get_report() of this "
+        "exception tells which."
+    )

@@ -1,0 +1,155 @@
+"""The CRM endpoints that the guard knows: one table from method and path to what matters for a resend.
+
+Sources: API v7 and v8 pages of each endpoint, and the OpenAPI files of zoho/crm-oas (v8.0). Endpoints that are not
+in the table are handled by :data:`OTHER_WRITE` and :data:`OTHER_READ`, with the most cautious reading.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote
+
+from crm_guard.remediation import Family
+
+READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+class IdsIn(enum.Enum):
+    """Where a request names its records: this decides what a position of the request is."""
+
+    PATH = "path"
+    """One record, in the path; or, without an id there, no record at all."""
+    BODY_DATA = "body.data"
+    """One record per element of the body's `data`."""
+    IDS = "ids"
+    """One record per id in the body's `ids`, else in the query's `ids`."""
+    COMPOSITE = "composite"
+    """One call per element of the body's `__composite_requests`."""
+
+
+class Resend(enum.Enum):
+    """What may be sent again once CRM has refused something."""
+
+    NARROWED = "narrowed"
+    """The refused records alone."""
+    WHOLE = "whole"
+    """The same request, once CRM has refused all of it."""
+    NEVER = "never"
+    """Nothing: parts may be committed in ways that the answer does not show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A row of the table."""
+
+    name: str
+    ids_in: IdsIn
+    resend: Resend
+    family: Family
+    partial_status: int = 207
+    entries: bool = False
+    """The answer's items are entries of one record (share), not records."""
+    reads: bool = False
+    """Nothing is written: a 2xx answer holds field values, and a resend is always safe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where one request goes."""
+
+    endpoint: Endpoint
+    segments: tuple[str, ...]
+    """The path behind the version, unquoted: module first."""
+    names_record: bool
+    """Whether the second segment is a record id."""
+
+    @property
+    def module(self) -> str | None:
+        """The module's API name, None for calls that concern no module."""
+        return self.segments[0] if self.segments and not self.segments[0].startswith("_") else None
+
+    @property
+    def record_id(self) -> str | None:
+        """The record in the path: an id, or the value of an external field."""
+        return self.segments[1] if self.names_record else None
+
+    def record_at(self, index: object) -> str | None:
+        """Return the record that `resource_path_index` points to; 0 is the module, and says nothing."""
+        return self.record_id if index == 1 and index is not True else None
+
+
+def _many(name: str, family: Family = Family.UPDATE, *, partial_status: int = 207) -> Endpoint:
+    return Endpoint(name, IdsIn.IDS, Resend.NARROWED, family, partial_status)
+
+
+def _one(name: str, family: Family = Family.UPDATE, *, entries: bool = False) -> Endpoint:
+    return Endpoint(name, IdsIn.PATH, Resend.WHOLE, family, entries=entries)
+
+
+def _read(name: str, family: Family = Family.OTHER) -> Endpoint:
+    return Endpoint(name, IdsIn.PATH, Resend.WHOLE, family, reads=True)
+
+
+OTHER_WRITE: Final = _one("other", Family.OTHER)
+OTHER_READ: Final = _read("read")
+
+# M stands for a module, I for a record in it.
+_TABLE: Final[dict[tuple[str, str], Endpoint]] = {
+    ("PUT", "M"): Endpoint("update", IdsIn.BODY_DATA, Resend.NARROWED, Family.UPDATE),
+    ("PUT", "M/I"): _one("update one"),
+    # The order of a create's answer is not documented, and a record created twice is worse than one surfaced.
+    ("POST", "M"): Endpoint("create", IdsIn.BODY_DATA, Resend.WHOLE, Family.UPDATE),
+    ("POST", "M/upsert"): Endpoint("upsert", IdsIn.BODY_DATA, Resend.NARROWED, Family.UPDATE),
+    ("DELETE", "M"): _many("delete", Family.DELETE),
+    ("DELETE", "M/I"): _one("delete one", Family.DELETE),
+    ("POST", "M/actions/add_tags"): _many("add tags"),
+    ("POST", "M/actions/remove_tags"): _many("remove tags"),
+    ("POST", "M/I/actions/add_tags"): _one("add tags to one"),
+    ("POST", "M/I/actions/remove_tags"): _one("remove tags from one"),
+    ("POST", "M/I/actions/share"): _one("share", entries=True),
+    ("PUT", "M/I/actions/share"): _one("share", entries=True),
+    ("DELETE", "M/I/actions/share"): _one("revoke share", entries=True),
+    ("POST", "M/actions/mass_update"): _many("mass update"),
+    ("POST", "M/actions/mass_delete"): _many("mass delete", Family.DELETE),
+    # Direct callers get 202 for a partial success, unlike everywhere else (zoho/crm-oas v8.0 change_owner).
+    ("POST", "M/actions/change_owner"): _many("change owner", partial_status=202),
+    ("POST", "M/I/actions/change_owner"): _one("change owner of one"),
+    ("POST", "M/I/actions/convert"): _one("convert", Family.CONVERT),
+    ("POST", "M/actions/mass_convert"): Endpoint("mass convert", IdsIn.IDS, Resend.NEVER, Family.CONVERT),
+    ("GET", "M/I/photo"): _read("download image", Family.PHOTO_READ),
+    ("POST", "M/I/photo"): _one("upload image", Family.PHOTO_WRITE),
+    ("DELETE", "M/I/photo"): _one("delete image", Family.PHOTO_WRITE),
+    ("GET", "M/I/__conversion_options"): _read("conversion options", Family.APPROVAL_ONLY),
+    ("POST", "M/I/actions/portal_invite"): _one("portal invite", Family.APPROVAL_ONLY),
+    ("POST", "__composite_requests"): Endpoint("composite", IdsIn.COMPOSITE, Resend.NEVER, Family.OTHER),
+    # Queries by POST: their rows are field values, which may well be called `code` and `status`.
+    ("POST", "coql"): _read("query"),
+}
+
+# Second segments that are no record ids.
+_VERBS: Final = frozenset({"actions", "upsert", "deleted", "search", "bulk"})
+_INVENTORY_CONVERT: Final = _one("convert inventory", Family.APPROVAL_ONLY)
+
+
+def locate(method: str, path: str) -> Route:
+    """Find the endpoint of a request.
+
+    Args:
+        method: HTTP method, upper case.
+        path: What stands behind `/crm/v8/`, without query and fragment, as sent (percent-encoded).
+    """
+    segments = tuple(unquote(segment) for segment in path.split("/") if segment)
+    names_record = len(segments) > 1 and segments[1] not in _VERBS and not segments[0].startswith("__")
+    shape = "/".join(_shape(segments, names_record=names_record))
+    endpoint = _TABLE.get((method, shape)) or (OTHER_READ if method in READ_METHODS else OTHER_WRITE)
+    if endpoint.family is Family.CONVERT and names_record and segments[0] != "Leads":
+        endpoint = _INVENTORY_CONVERT
+    return Route(endpoint, segments, names_record)
+
+
+def _shape(segments: tuple[str, ...], *, names_record: bool) -> tuple[str, ...]:
+    if not segments or segments[0] in {"__composite_requests", "coql"}:
+        return segments
+    return ("M", "I", *segments[2:]) if names_record else ("M", *segments[1:])

@@ -1,0 +1,231 @@
+"""What CRM said: bytes in, items out. Pure, and never raises on hostile input.
+
+An item is CRM's word on one record: `{"code", "status", "message", "details"}`. Items sit in a list or an object
+under `data`, `share` or `tags`; or the body is one bare item; or, in a composite answer, they sit in the answer of
+each sub-request. Nothing else is read as an item, whatever it looks like. Sources: zoho/crm-oas v8.0 examples, API
+v7 pages, and Zoho's announcement of the two codes (October 2020), which prints the bare form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+LOCKED: Final = "RECORD_LOCKED"
+UNAPPROVED: Final = frozenset({"NOT_APPROVED", "NOT_REVIEWED"})
+GUARDED: Final = UNAPPROVED | {LOCKED}
+# One rare byte string that every guarded code ends with: the only thing that an ordinary answer is searched for.
+MARK: Final = b'ED"'
+
+_CONTAINERS: Final = ("data", "share", "tags", "record_locking_configurations")
+_COMPOSITE: Final = "__composite_requests"
+# Details of these codes name another record than the one that was asked for.
+_OTHERS_ID: Final = frozenset({"DUPLICATE_DATA", "DUPLICATE_LINKING_DATA"})
+_MULTIPLE: Final = "MULTIPLE_OR_MULTI_ERRORS"
+
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_elements: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class Item:
+    """CRM's word on one record.
+
+    Attributes:
+        raw: The item as CRM wrote it.
+        sub: Index of the sub-request in a composite call, else None.
+    """
+
+    __slots__ = ("_value", "raw", "sub")
+
+    def __init__(self, raw: bytes, value: dict[str, Any], sub: int | None = None) -> None:
+        self.raw = raw
+        self._value = value
+        self.sub = sub
+
+    @property
+    def code(self) -> str:
+        """The code that matters: that of a nested error, where one of several explains the refusal."""
+        return _text(self._word.get("code"))
+
+    @property
+    def message(self) -> str:
+        """CRM's text. It is the same for codes of opposite meaning: never a ground for a decision."""
+        return _text(self._value.get("message"))
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether CRM says that it applied the call to this record."""
+        return self._value.get("status") == "success"
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The details of the code that matters; empty where they are no object."""
+        details = self._word.get("details")
+        return details if isinstance(details, dict) else {}
+
+    @property
+    def action(self) -> str | None:
+        """`details.action`: what locked the record. Not the item's own `action` (upsert: insert or update)."""
+        action = self.details.get("action")
+        return action if isinstance(action, str) else None
+
+    @property
+    def record_id(self) -> str | None:
+        """The record that the item names itself, if it does."""
+        if self.code in _OTHERS_ID:
+            return None
+        details = self.details
+        return identifier(details.get("id")) or identifier(details.get("record_id"))
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the item is a refusal that the guard exists for."""
+        return self._value.get("status") == "error" and self.code in GUARDED
+
+    def retryable(self, actions: Collection[str]) -> bool:
+        """Tell whether CRM refused the record for a lock that passes: one of `actions`, exactly."""
+        if not self.guarded:
+            return False
+        return all(_is_lock(error, actions) for error in self._nested or [self._value])
+
+    def rewritten(self, raw: bytes) -> Item:
+        """Return the item with another wording and the same meaning."""
+        return Item(raw, self._value, self.sub)
+
+    def inside(self, sub: int) -> Item:
+        """Return the item as part of the answer to sub-request `sub`."""
+        return Item(self.raw, self._value, sub)
+
+    @property
+    def _nested(self) -> list[dict[str, Any]]:
+        """The errors inside a MULTIPLE_OR_MULTI_ERRORS item (zoho/crm-oas v8.0, record schemas)."""
+        details = self._value.get("details")
+        if self._value.get("code") != _MULTIPLE or not isinstance(details, dict):
+            return []
+        errors = details.get("errors")
+        return [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+
+    @property
+    def _word(self) -> dict[str, Any]:
+        """The item, or the nested error that decides: what a person must settle comes before what passes."""
+        nested = self._nested
+        for codes in (UNAPPROVED, {LOCKED}):
+            for error in nested:
+                if error.get("code") in codes:
+                    return error
+        return self._value
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A body that holds items.
+
+    Attributes:
+        key: The container's name, None for a bare item and for a composite answer.
+        listed: Whether the container is a list.
+        items: The items, in CRM's order.
+        members: The body's top level, each value as CRM wrote it.
+        composite: Whether the items come from the answers of sub-requests.
+    """
+
+    items: tuple[Item, ...]
+    members: dict[str, msgspec.Raw]
+    key: str | None = None
+    listed: bool = False
+    composite: bool = False
+
+    @property
+    def kind(self) -> str:
+        """One word for the shape."""
+        return "composite" if self.composite else self.key or "top"
+
+    @property
+    def bare(self) -> bool:
+        """Whether one item speaks for the whole call, in no container."""
+        return self.key is None and not self.composite
+
+    @cached_property
+    def guarded(self) -> bool:
+        """Whether there is an item that the guard exists for."""
+        return any(item.guarded for item in self.items)
+
+
+def read_envelope(body: bytes, *, reads: Collection[int] = ()) -> Envelope | None:
+    """Return the items of a CRM answer, or None where it holds none or cannot be read.
+
+    Args:
+        body: A JSON document, or anything else.
+        reads: Indexes of composite sub-requests that only read: the 2xx answers of these hold field values.
+    """
+    try:
+        members = _members.decode(body)
+        return _composite(members, reads) if _COMPOSITE in members else _contained(members) or _bare(body, members)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
+
+
+def identifier(value: object) -> str | None:
+    """Return a record id as text; ids come as text or as whole numbers."""
+    if isinstance(value, str):
+        return value or None
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _contained(members: dict[str, msgspec.Raw]) -> Envelope | None:
+    for key in _CONTAINERS:
+        if key in members:
+            raw = bytes(members[key])
+            listed = raw.startswith(b"[")
+            found = [bytes(element) for element in _elements.decode(raw)] if listed else [raw]
+            items = [_item(element) for element in found]
+            if items and None not in items:
+                return Envelope(tuple(item for item in items if item), members, key, listed)
+    return None
+
+
+def _bare(body: bytes, members: dict[str, msgspec.Raw]) -> Envelope | None:
+    item = _item(body) if "code" in members else None
+    return Envelope((item,), members) if item else None
+
+
+def _item(raw: bytes, sub: int | None = None) -> Item | None:
+    value = msgspec.json.decode(raw)
+    if not isinstance(value, dict) or not isinstance(value.get("code"), str):
+        return None
+    return Item(raw, value, sub) if value.get("status") in {"success", "error"} else None
+
+
+def _composite(members: dict[str, msgspec.Raw], reads: Collection[int]) -> Envelope | None:
+    items: list[Item] = []
+    for index, raw in enumerate(_elements.decode(members[_COMPOSITE])):
+        items += _sub_items(bytes(raw), index, reads)
+    return Envelope(tuple(items), members, composite=True) if items else None
+
+
+def _sub_items(raw: bytes, index: int, reads: Collection[int]) -> list[Item]:
+    """Return the items of one sub-request; its own outer item (it failed before it ran) if it has no answer."""
+    outer = _item(raw, index)
+    response = outer.details.get("response") if outer else None
+    if not isinstance(response, dict):
+        return [outer] if outer else []
+    status = response.get("status_code")
+    if index in reads and isinstance(status, int) and status < 400:
+        return []
+    envelope = read_envelope(msgspec.json.encode(response.get("body")))
+    return [item.inside(index) for item in envelope.items] if envelope else []
+
+
+def _is_lock(error: dict[str, Any], actions: Collection[str]) -> bool:
+    details = error.get("details")
+    action = details.get("action") if isinstance(details, dict) else None
+    return error.get("code") == LOCKED and isinstance(action, str) and action in actions
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

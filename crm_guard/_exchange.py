@@ -1,0 +1,315 @@
+"""The state machine of one guarded call: answers in, the next step out. No I/O, no clock, no randomness of its own.
+
+Theory of operation. An exchange begins with an answer that holds a refusal. Each item of that answer is a *slot*;
+the slots keep their order to the end. A slot is *pending* while CRM's last word on it is a lock that passes. While
+anything is pending, :meth:`Exchange.decide` returns how long to wait; the caller waits, takes the request for some
+pending slots from :meth:`Exchange.narrow`, sends it, and gives the answer to :meth:`Exchange.absorb`, which puts
+each new item into its slot. A slot that is no longer pending never becomes pending again, so a record is sent again
+only after CRM's last word on that very record was a refusal.
+
+Two kinds of calls differ. A call that can be *narrowed* (a batch) matches each answer to what was sent, and keeps
+what it cannot match. A call that is sent *whole* (one record, or an endpoint whose parts cannot be told apart) is
+sent again only while all of it is refused, so each answer simply replaces the one before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from crm_guard._batch import Call, Part, match, match_named, resolve
+from crm_guard._endpoints import IdsIn, Resend
+from crm_guard._envelope import Envelope, Item, identifier
+from crm_guard.errors import GiveUpReason
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from crm_guard.settings import GuardSettings
+
+R = TypeVar("R")
+_SERVER_ERROR = 500
+_NOT_ABOUT_RECORDS = frozenset({401, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[R]):
+    """One answer of CRM.
+
+    Attributes:
+        response: Whatever the caller wants to find again; not looked into here.
+        status: HTTP status.
+        envelope: Its items, None where it has none.
+        credits: API credits that CRM says are left, None where it does not say.
+        retry_after: Seconds CRM asks to wait, None where it does not ask.
+    """
+
+    response: R
+    status: int
+    envelope: Envelope | None = None
+    credits: int | None = None
+    retry_after: float | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the answer tells of the service or the token rather than of records."""
+        return self.status >= _SERVER_ERROR or self.status in _NOT_ABOUT_RECORDS
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Nothing is pending: hand over the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait `delay` seconds, then send again, but never past `deadline`."""
+
+    delay: float
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Something is pending, and waiting further is not allowed or makes no sense."""
+
+    reason: GiveUpReason
+
+
+Step = Deliver | Wait | GiveUp
+
+
+class Exchange(Generic[R]):
+    """One call, from its first refusal on. Used by one thread.
+
+    Args:
+        call: The request's records.
+        first: The first answer; has an envelope.
+        settings: The budgets and the retryable actions.
+        waits: The waits of this call in seconds, without end.
+        deadline: When the call has to be over.
+        replayable: Whether the body can be sent again.
+
+    Attributes:
+        items: CRM's last word on each slot.
+        places: The position of each slot in the request, None where it is not certain.
+        pending: Slots whose record is locked, and may be sent again.
+        uncertain: Slots that were sent again, and whose answer was lost.
+        attempts: Sends so far.
+        reason: Why the exchange stopped with something pending.
+        retry_after: Seconds after which a later try makes sense.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        first: Answer[R],
+        settings: GuardSettings,
+        waits: Iterator[float],
+        *,
+        deadline: float,
+        replayable: bool = True,
+    ) -> None:
+        if first.envelope is None:
+            message = "an exchange begins with an answer that has items"
+            raise ValueError(message)
+        self.call = call
+        self.answers: list[Answer[R]] = [first]
+        self.envelope = first.envelope
+        self.items: list[Item] = list(first.envelope.items)
+        self.places: list[int | None] = self._lay() or [None] * len(self.items)
+        self.uncertain: frozenset[int] = frozenset()
+        self.attempts = 1
+        self.reason: GiveUpReason | None = None
+        self.retry_after: float | None = None
+        self._settings = settings
+        self._waits = waits
+        self._deadline = deadline
+        self._sent: tuple[int, ...] = tuple(range(len(self.items)))
+        self._ids = [resolve(call, first.envelope, slot)[0] for slot, _ in enumerate(self.items)]
+        self.pending = self._locked(self._sent)
+        if self.pending:
+            self.retry_after = next(waits)
+            self.reason = self._obstacle(first, replayable=replayable)
+
+    def decide(self, now: float) -> Step:
+        """Say what to do at the instant `now`. Draws no wait: asking twice changes nothing."""
+        if not self.pending:
+            return Deliver()
+        self.reason = self.reason or self._limit(now)
+        return GiveUp(self.reason) if self.reason else Wait(self.retry_after or 0.0, self._deadline)
+
+    def give_up(self, reason: GiveUpReason) -> None:
+        """Stop, with whatever is pending staying as it is."""
+        self.reason = self.reason or reason
+
+    def narrow(self, slots: Collection[int]) -> Part:
+        """Return what to change in the request to send just `slots`, and take note that they are being sent."""
+        self._sent = tuple(sorted(slots, key=self._position))
+        self.attempts += 1
+        return self.part(self._sent)
+
+    def part(self, slots: Collection[int]) -> Part:
+        """Return what to change in the request to ask for just `slots`."""
+        return self.call.narrow(sorted(self._position(slot) for slot in slots)) if self._narrowed else Part()
+
+    def absorb(self, answer: Answer[R]) -> None:
+        """Take in the answer to what :meth:`narrow` gave out last."""
+        self.answers.append(answer)
+        waited_for = self._sent
+        if self._narrowed:
+            self._absorb_part(answer)
+        else:
+            self._absorb_whole(answer)
+        self.pending = self._locked(set(waited_for) | set(self.pending)) if self.reason is None else self.pending
+        if self.pending:
+            self.retry_after = max(next(self._waits), answer.retry_after or 0.0)
+
+    def lost(self) -> None:
+        """Take note that what :meth:`narrow` gave out was sent, and that no answer will come."""
+        self.uncertain = frozenset(self._sent)
+        self.pending = tuple(slot for slot in self.pending if slot not in self.uncertain)
+        self.reason = GiveUpReason.FOLLOW_UP
+
+    @property
+    def latest(self) -> Answer[R]:
+        """The last answer."""
+        return self.answers[-1]
+
+    @property
+    def obtained(self) -> bool:
+        """Whether some record has a result that is final."""
+        return any(slot not in self.uncertain and not self._is_locked(slot) for slot, _ in enumerate(self.items))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last answer speaks of every slot, in order: then it is the result, as it is."""
+        if len(self.answers) == 1 or not self._narrowed:
+            return True
+        if self.reason is GiveUpReason.FOLLOW_UP and not self.obtained:
+            return True
+        envelope = self.latest.envelope
+        return envelope is not None and list(envelope.items) == self.items
+
+    @property
+    def divisible(self) -> bool:
+        """Whether some of the pending slots can be sent without the others."""
+        return self._narrowed
+
+    @property
+    def as_it_came(self) -> bool:
+        """Whether the answer goes back without a verdict of the guard's own."""
+        return self.reason is GiveUpReason.UNMATCHED or (self.reason is GiveUpReason.FOLLOW_UP and self.complete)
+
+    def record_id(self, slot: int) -> str | None:
+        """Return the record that a slot speaks of."""
+        return self._ids[slot]
+
+    @property
+    def _narrowed(self) -> bool:
+        return self.call.endpoint.resend is Resend.NARROWED
+
+    def _position(self, slot: int) -> int:
+        place = self.places[slot]
+        return slot if place is None else place
+
+    def _is_locked(self, slot: int) -> bool:
+        return self.items[slot].retryable(self._settings.retry_actions)
+
+    def _locked(self, slots: Collection[int]) -> tuple[int, ...]:
+        return tuple(slot for slot in sorted(slots) if slot < len(self.items) and self._is_locked(slot))
+
+    def _limit(self, now: float) -> GiveUpReason | None:
+        """Return the budget that forbids another wait."""
+        if self.attempts >= self._settings.attempts:
+            return GiveUpReason.ATTEMPTS
+        if self.latest.credits is not None and self.latest.credits <= self._settings.min_credits:
+            return GiveUpReason.CREDITS
+        # Positive form: a wait that cannot be seen to end in time does not begin.
+        in_time = now + (self.retry_after or 0.0) <= self._deadline
+        return None if in_time and self._settings.timeout > 0 else GiveUpReason.TIMEOUT
+
+    def _obstacle(self, first: Answer[R], *, replayable: bool) -> GiveUpReason | None:
+        """Return why nothing may be sent again, whatever the budgets."""
+        if not replayable:
+            return GiveUpReason.NOT_REPLAYABLE
+        matched = self._certain() if self._narrowed else self._refused_whole()
+        return None if matched and not first.failed else GiveUpReason.UNMATCHED
+
+    def _certain(self) -> bool:
+        return all(self.places[slot] is not None for slot in self.pending)
+
+    def _refused_whole(self) -> bool:
+        """Whether CRM refused all of a call that is sent whole, and it is the call's own record that it named."""
+        endpoint, route = self.call.endpoint, self.call.route
+        if endpoint.resend is Resend.NEVER or len(self.pending) != len(self.items):
+            return False
+        if endpoint.ids_in is not IdsIn.PATH:
+            return self.places[0] is not None
+        if not endpoint.entries and len(self.items) != 1:
+            return False
+        if self.call.ids == (None,) and not endpoint.reads:
+            return route.names_record  # an external id is a record all the same
+        named = {item.record_id for item in self.items} - {None}
+        return endpoint.reads or named <= {route.record_id}
+
+    def _lay(self) -> list[int | None] | None:
+        """Lay the slots of the first answer on the positions of the request."""
+        call, envelope = self.call, self.envelope
+        if call.ids is None or call.names_one or envelope.composite or (envelope.bare and len(call.ids) > 1):
+            return None
+        return match(envelope.items, call.ids, container=call.container, alike=call.endpoint.ids_in is IdsIn.IDS)
+
+    def _absorb_whole(self, answer: Answer[R]) -> None:
+        if answer.failed or (answer.envelope is None and answer.status >= 400):
+            self.reason = GiveUpReason.FOLLOW_UP
+            if answer.status >= _SERVER_ERROR:
+                self._lose(self._sent)
+            return
+        self.envelope = answer.envelope or self.envelope
+        self.items = list(answer.envelope.items) if answer.envelope else []
+        self._ids = [resolve(self.call, self.envelope, slot)[0] for slot, _ in enumerate(self.items)]
+        self.places = [None] * len(self.items)
+        self._sent = tuple(range(len(self.items)))
+        self.pending = self._locked(self._sent)
+        if self.pending and not self._refused_whole():
+            self.reason = GiveUpReason.UNMATCHED
+
+    def _absorb_part(self, answer: Answer[R]) -> None:
+        envelope = answer.envelope
+        if answer.failed or envelope is None or (envelope.bare and len(self._sent) > 1):
+            self.reason = GiveUpReason.FOLLOW_UP
+            if answer.status >= _SERVER_ERROR or answer.status < 400:
+                self._lose(self._sent)
+            return
+        ids = [self._sent_id(slot) for slot in self._sent]
+        alike = self.call.endpoint.ids_in is IdsIn.IDS
+        places = match(envelope.items, ids, container=self.call.container, alike=alike)
+        found = _by_place(places, envelope.items) if places else match_named(envelope.items, ids)
+        for place, item in found.items():
+            self._fill(self._sent[place], item)
+        missing = [slot for place, slot in enumerate(self._sent) if place not in found]
+        if missing:
+            self._lose(missing)
+            self.reason = GiveUpReason.UNMATCHED
+
+    def _fill(self, slot: int, item: Item) -> None:
+        self.items[slot] = item
+        self._ids[slot] = item.record_id or self._ids[slot]
+
+    def _lose(self, slots: Sequence[int]) -> None:
+        self.uncertain = frozenset(slots)
+        self.pending = tuple(slot for slot in self.pending if slot not in self.uncertain)
+
+    def _sent_id(self, slot: int) -> str | None:
+        place, ids = self.places[slot], self.call.ids
+        return ids[place] if ids and place is not None else None
+
+
+def _by_place(places: Sequence[int | None], items: Sequence[Item]) -> dict[int, Item]:
+    return {place: item for place, item in zip(places, items, strict=True) if place is not None}
+
+
+def credits_left(value: str | None) -> int | None:
+    """Read `X-API-CREDITS-REMAINING`: None where it is absent or no number."""
+    return int(value) if value and identifier(value) and value.isascii() and value.isdecimal() else None

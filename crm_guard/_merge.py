@@ -1,0 +1,93 @@
+"""The answer that CRM would have given had the locks been gone from the start. Pure.
+
+One item per record, in the order of the first answer; the HTTP status and the other members of the body are those
+that CRM itself used for an answer of the same kind (all applied, some applied, none applied).
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from crm_guard._envelope import LOCKED, Envelope, Item
+from crm_guard._spans import members, splice
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from crm_guard._exchange import Answer, Exchange
+
+_COUNTERS: Final = ("success_count", "locked_count")
+
+
+class _Kind(enum.Enum):
+    ALL = enum.auto()
+    SOME = enum.auto()
+    NONE = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Status and body of the merged answer."""
+
+    status: int
+    body: bytes
+
+
+def merge(exchange: Exchange[Any]) -> Merged:
+    """Put CRM's last word on each record into one answer."""
+    kind = _kind(exchange.items)
+    models = [answer for answer in exchange.answers if _is_model(answer, exchange.envelope, kind)]
+    model = models[-1] if models else exchange.answers[0]
+    status = model.status if models else _usual_status(exchange, kind)
+    envelope = model.envelope or exchange.envelope
+    return Merged(status, write_body(envelope, exchange.items))
+
+
+def write_body(envelope: Envelope, items: Sequence[Item]) -> bytes:
+    """Write a body of the shape of `envelope` with other items."""
+    if envelope.key is None:
+        return items[0].raw
+    joined = b",".join(item.raw for item in items)
+    container = b"[" + joined + b"]" if envelope.listed else joined
+    written = {key: bytes(raw) for key, raw in envelope.members.items()}
+    written |= _counted(written, items) | {envelope.key: container}
+    return b"{" + b",".join(json.dumps(key).encode() + b":" + raw for key, raw in written.items()) + b"}"
+
+
+def with_hints(item: Item, hint: str) -> Item:
+    """Return the item with `hint` behind its message, and every other byte as it was."""
+    text = item.raw.decode()
+    message = (members(text) or {}).get("message")
+    if message is None or not isinstance(message.value, str):
+        return item
+    told = json.dumps(f"{message.value} {hint}".strip())
+    return item.rewritten(splice(text, {(message.start, message.end): told}).encode())
+
+
+def _kind(items: Sequence[Item]) -> _Kind:
+    applied = sum(item.succeeded for item in items)
+    return _Kind.ALL if applied == len(items) else _Kind.SOME if applied else _Kind.NONE
+
+
+def _is_model(answer: Answer[Any], first: Envelope, kind: _Kind) -> bool:
+    envelope = answer.envelope
+    if envelope is None or answer.failed or envelope.key != first.key or envelope.listed != first.listed:
+        return False
+    return _kind(envelope.items) is kind
+
+
+def _usual_status(exchange: Exchange[Any], kind: _Kind) -> int:
+    return exchange.call.endpoint.partial_status if kind is _Kind.SOME else exchange.answers[0].status
+
+
+def _counted(written: Mapping[str, bytes], items: Sequence[Item]) -> dict[str, bytes]:
+    """Return the counters that the body has, in the form (text or number) in which CRM wrote them."""
+    counts = (sum(item.succeeded for item in items), sum(item.code == LOCKED for item in items))
+    return {
+        name: b'"%d"' % count if written[name].startswith(b'"') else b"%d" % count
+        for name, count in zip(_COUNTERS, counts, strict=True)
+        if name in written
+    }

@@ -1,0 +1,94 @@
+"""Where the parts of a JSON text lie, so that one part can be replaced and every other byte stays as it was.
+
+The standard decoder tells where a value ends (`raw_decode`); a typed decoder would give the values but not their
+places, and writing a whole document again changes white space, escapes, number forms and duplicate keys.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_DECODER: Final = json.JSONDecoder()
+_BLANK: Final = re.compile(r"[ \t\n\r]*")
+
+
+class Span(NamedTuple):
+    """A value in a JSON text: its place, and what it is."""
+
+    start: int
+    end: int
+    value: Any
+
+
+def members(text: str, start: int = 0) -> dict[str, Span] | None:
+    """Return the members of the JSON object at `start`; None where it is no object, or names a key twice."""
+    found: dict[str, Span] = {}
+    at = _opening(text, start, "{")
+    if at is None:
+        return None
+    while not text.startswith("}", at):
+        key = _value(text, at)
+        colon = _skip(text, key.end)
+        if not isinstance(key.value, str) or key.value in found or not text.startswith(":", colon):
+            return None
+        found[key.value] = value = _value(text, colon + 1)
+        at = _after_comma(text, value.end, "}")
+    return found
+
+
+def elements(text: str, start: int = 0) -> list[Span] | None:
+    """Return the elements of the JSON array at `start`; None where it is no array."""
+    found: list[Span] = []
+    at = _opening(text, start, "[")
+    if at is None:
+        return None
+    while not text.startswith("]", at):
+        found.append(_value(text, at))
+        at = _after_comma(text, found[-1].end, "]")
+    return found
+
+
+def splice(text: str, replacements: Mapping[tuple[int, int], str]) -> str:
+    """Return `text` with the given stretches replaced. Stretches must not overlap."""
+    pieces: list[str] = []
+    at = 0
+    for (start, end), replacement in sorted(replacements.items()):
+        pieces += (text[at:start], replacement)
+        at = end
+    return "".join((*pieces, text[at:]))
+
+
+def pick(text: str, spans: Sequence[Span], indexes: Sequence[int]) -> str:
+    """Return a JSON array of some of `spans`, each byte for byte."""
+    return "[" + ",".join(text[spans[index].start : spans[index].end] for index in indexes) + "]"
+
+
+def _skip(text: str, at: int) -> int:
+    match = _BLANK.match(text, at)
+    return match.end() if match else at
+
+
+def _opening(text: str, start: int, bracket: str) -> int | None:
+    at = _skip(text, start)
+    return _skip(text, at + 1) if text.startswith(bracket, at) else None
+
+
+def _value(text: str, at: int) -> Span:
+    start = _skip(text, at)
+    value, end = _DECODER.raw_decode(text, start)
+    return Span(start, end, value)
+
+
+def _after_comma(text: str, at: int, bracket: str) -> int:
+    at = _skip(text, at)
+    if text.startswith(",", at):
+        return _skip(text, at + 1)
+    if not text.startswith(bracket, at):
+        message = f"expected ',' or {bracket!r}"
+        raise json.JSONDecodeError(message, text, at)
+    return at

@@ -1,0 +1,110 @@
+"""Events of the guard, for metrics and logs. A hook is told, and cannot change anything."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from crm_guard.errors import GiveUpReason
+
+logger: Final = logging.getLogger("crm_guard")
+logger.addHandler(logging.NullHandler())
+
+
+class EventKind(enum.StrEnum):
+    """What happened."""
+
+    LOCKED = "locked"
+    """CRM refused records for a lock that passes."""
+    WAITING = "waiting"
+    """The call is about to wait `delay` seconds, or until the records are known to be free."""
+    RESENDING = "resending"
+    """The refused records are about to be sent again."""
+    UNLOCKED = "unlocked"
+    """CRM no longer refuses these records for a lock."""
+    BLOCKED = "blocked"
+    """CRM refuses these records for a cause that waiting does not mend."""
+    GAVE_UP = "gave_up"
+    """Records are still locked, and the guard stops waiting: see `reason`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardEvent:
+    """One moment of a guarded call. Holds no query, header, body or field value.
+
+    Attributes:
+        kind: What happened.
+        method: HTTP method.
+        path: Path of the URL; a value of an external field in it is replaced by `*`.
+        record_ids: The records it happened to, as far as known.
+        attempt: Sends so far, the first included.
+        delay: Seconds about to be waited (WAITING), else 0.
+        waited: Seconds waited so far.
+        reason: Why the guard gave up (GAVE_UP).
+    """
+
+    kind: EventKind
+    method: str
+    path: str
+    record_ids: tuple[str, ...] = ()
+    attempt: int = 1
+    delay: float = 0.0
+    waited: float = 0.0
+    reason: GiveUpReason | None = None
+
+
+class GuardHook(Protocol):
+    """Something to call with each event, in the thread of the call. Must be quick; its exceptions are dropped."""
+
+    def __call__(self, event: GuardEvent, /) -> object:
+        """Take note of `event`."""
+        ...
+
+
+_LEVELS: Final = {
+    EventKind.WAITING: logging.INFO,
+    EventKind.BLOCKED: logging.WARNING,
+    EventKind.GAVE_UP: logging.WARNING,
+}
+
+
+def log_event(event: GuardEvent) -> None:
+    """Write `event` to the logger `crm_guard`: waits at INFO, blocked records at WARNING, the rest at DEBUG.
+
+    The event is in the record's `guard_event` attribute, for structured logs.
+    """
+    level = _LEVELS.get(event.kind, logging.DEBUG)
+    if logger.isEnabledFor(level):
+        logger.log(
+            level,
+            "%s %s: %s, %d record(s), attempt %d, waited %.1f s%s",
+            event.method,
+            event.path,
+            event.kind.value,
+            len(event.record_ids),
+            event.attempt,
+            event.waited,
+            _tail(event),
+            extra={"guard_event": event},
+        )
+
+
+def emit(hooks: Iterable[GuardHook], event: GuardEvent) -> None:
+    """Log `event` and tell every hook; an exception in a hook is logged and dropped."""
+    log_event(event)
+    for hook in hooks:
+        try:
+            hook(event)
+        except Exception as exc:  # noqa: BLE001 (a bug in metrics must not cost a bulk result)
+            logger.warning("a hook failed on a %s event: %s", event.kind.value, type(exc).__name__)
+
+
+def _tail(event: GuardEvent) -> str:
+    if event.reason:
+        return f", reason {event.reason.value}"
+    return f", next wait {event.delay:.1f} s" if event.kind is EventKind.WAITING else ""

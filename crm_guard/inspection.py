@@ -1,0 +1,54 @@
+"""Reports of responses, also of those that never passed a guard."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from crm_guard._batch import read_call
+from crm_guard._endpoints import READ_METHODS
+from crm_guard._envelope import read_envelope
+from crm_guard._judgement import Judge, outcomes_in
+from crm_guard._wire import plain_body
+from crm_guard.report import GuardReport, attached_report
+from crm_guard.settings import GuardSettings
+
+if TYPE_CHECKING:
+    from requests import Response
+
+_DEFAULTS: Final = GuardSettings()
+_CRM: Final = re.compile(r"https?://[^/]+" + _DEFAULTS.path_pattern)
+_CLIENT_ERROR: Final = 400
+
+
+def get_report(response: Response | BaseException) -> GuardReport:
+    """Return what became of each record of a CRM call.
+
+    Args:
+        response: A response, whether or not a guard made it; or an exception that ended a guarded call, such as a
+            `GuardError`, a `ConnectionError` in the middle of a resend, or a `KeyboardInterrupt`.
+
+    Returns:
+        The guard's own report where there is one. Else what the response itself tells, with one attempt and no
+        waits; without outcomes where it tells of no records. The body of a successful read is not touched.
+    """
+    found = attached_report(response)
+    if found is not None:
+        return found
+    return GuardReport() if isinstance(response, BaseException) else _read(response)
+
+
+def _read(response: Response) -> GuardReport:
+    request = response.request
+    url = str(request.url)
+    found = _CRM.match(url)
+    if found is None or (request.method in READ_METHODS and response.status_code < _CLIENT_ERROR):
+        return GuardReport(_response=response)
+    external = "X-EXTERNAL" in request.headers
+    call = read_call(request.method or "", url, found.end(), lambda: plain_body(request), external=external)
+    envelope = read_envelope(response.content, reads=call.reads)
+    if envelope is None or (call.endpoint.reads and response.status_code < _CLIENT_ERROR):
+        return GuardReport(_response=response)
+    version = url[: found.end()].rstrip("/").rpartition("/")[2]
+    judge = Judge(call, _DEFAULTS.retry_actions, version)
+    return GuardReport(outcomes=outcomes_in(envelope, judge), _response=response)

@@ -1,0 +1,166 @@
+"""What became of each record of a call."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from crm_guard.errors import GiveUpReason, GuardError, NotApprovedError, RecordLockedError
+
+if TYPE_CHECKING:
+    from requests import Response
+
+    from crm_guard.remaining import RemainingRequest
+    from crm_guard.remediation import ApprovalCase
+
+_NEEDS_APPROVAL: Final = frozenset({"NOT_APPROVED", "NOT_REVIEWED"})
+_NAMES_SHOWN: Final = 5
+
+_ATTRIBUTE: Final = "_crm_guard_report"
+
+_STOPPED: Final = {
+    GiveUpReason.ATTEMPTS: "the guard gave up after the last send that `attempts` allows",
+    GiveUpReason.TIMEOUT: "the next wait would have ended after the time budget (`timeout`)",
+    GiveUpReason.NOT_REPLAYABLE: "the body was a stream that can be sent only once; send bytes or a seekable file",
+    GiveUpReason.UNMATCHED: "the answer does not tell without doubt what was applied, so nothing was sent again",
+    GiveUpReason.FOLLOW_UP: "a resend met another problem, which the response or the cause tells",
+    GiveUpReason.CREDITS: "the API credits that are left reached `min_credits`",
+    GiveUpReason.CLOSED: "the adapter was closed while the call waited",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordOutcome:
+    """What CRM said last of one record.
+
+    Attributes:
+        position: Index of the record in the request; where that is not known, of its item in the answer.
+        record_id: The record, None where neither answer nor request names it.
+        code: CRM's code, such as `SUCCESS` or `RECORD_LOCKED`; empty where CRM sent none (an image download).
+        action: `details.action` of a lock.
+        message: CRM's own text. Two codes share one text: for people, not for programs.
+        succeeded: Whether CRM applied the call to the record.
+        retryable: Whether the refusal is a lock that passes by itself.
+        case: Why the record is not approved, where that is known.
+        candidates: The possible cases otherwise, the likeliest first.
+        hint: What to do about it; empty for records that are not blocked.
+        approval_state: The record's `$approval_state`, where it was asked for.
+        uncertain: The record was sent again, and the answer was lost: it may or may not have been written.
+    """
+
+    position: int
+    record_id: str | None = None
+    code: str = ""
+    action: str | None = None
+    message: str = ""
+    succeeded: bool = False
+    retryable: bool = False
+    case: ApprovalCase | None = None
+    candidates: tuple[ApprovalCase, ...] = ()
+    hint: str = ""
+    approval_state: str | None = None
+    uncertain: bool = False
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether a person has to approve, reject or review first."""
+        return not self.succeeded and self.code in _NEEDS_APPROVAL
+
+    @property
+    def checked_again(self) -> bool:
+        """Whether Zia has taken up the record's image anew since, so that a later try may well work."""
+        return self.needs_approval and self.approval_state == "zia_vision_validation"
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a lock or a missing approval kept the record from being written."""
+        return self.needs_approval or (not self.succeeded and self.code == "RECORD_LOCKED")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardReport:
+    """What became of one call. A pickled report leaves its response behind.
+
+    Attributes:
+        outcomes: One per record, in the order of CRM's first answer.
+        attempts: Sends of the call, the first included.
+        waited: Seconds spent waiting between sends.
+        credits_spent: Every request made for the call: sends and diagnosis. CRM may weigh one request as more.
+        reason: Why the guard stopped waiting, None where nothing was left to wait for.
+        retry_after: Seconds after which another try makes sense, None where no wait will help.
+    """
+
+    outcomes: tuple[RecordOutcome, ...] = ()
+    attempts: int = 1
+    waited: float = 0.0
+    credits_spent: int = 1
+    reason: GiveUpReason | None = None
+    retry_after: float | None = None
+    _response: Response | None = field(default=None, repr=False, compare=False)
+    _remaining: RemainingRequest | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def blocked(self) -> tuple[RecordOutcome, ...]:
+        """The outcomes of the records that a lock or a missing approval kept from being written."""
+        return tuple(outcome for outcome in self.outcomes if outcome.blocked)
+
+    @property
+    def applied(self) -> bool:
+        """Whether CRM applied the call to at least one record."""
+        return any(outcome.succeeded for outcome in self.outcomes)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_response": None}
+
+    def remaining_request(self) -> RemainingRequest | None:
+        """Return a request for just the records still locked, or None: see `GuardError.remaining_request`."""
+        return type(self._remaining).of(self._remaining) if self._remaining is not None else None
+
+    def raise_for_blocked(self) -> None:
+        """Raise if any record is blocked.
+
+        Raises:
+            NotApprovedError: A record needs an approval or a review. It wins where records are locked too, since
+                no wait mends it; it carries all outcomes.
+            RecordLockedError: A record is locked.
+        """
+        error = self._error()
+        if error is not None:
+            raise error
+
+    def _error(self) -> GuardError | None:
+        if not self.blocked:
+            return None
+        kind = NotApprovedError if any(outcome.needs_approval for outcome in self.blocked) else RecordLockedError
+        request = self._response.request if self._response is not None else None
+        return kind(self._text(kind), report=self, response=self._response, request=request)
+
+    def _text(self, kind: type[GuardError]) -> str:
+        """One readable paragraph: what, which record, why no longer waited, what to do."""
+        chosen = [outcome for outcome in self.blocked if outcome.needs_approval or kind is RecordLockedError]
+        first = chosen[0]
+        about = f" ({first.case or first.action})" if first.case or first.action else ""
+        parts = [f"CRM refused {self._which(chosen)} with {first.code}{about}."]
+        if kind is RecordLockedError and self.reason:
+            parts.append(f"Sent {self.attempts} times, waited {self.waited:.1f} s: {_STOPPED[self.reason]}.")
+        return " ".join([*parts, first.hint]).strip()
+
+    def _which(self, chosen: list[RecordOutcome]) -> str:
+        names = [outcome.record_id for outcome in chosen if outcome.record_id and outcome.record_id.isdecimal()]
+        shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+        if len(chosen) == len(self.outcomes) == 1:
+            return f"record {shown}".strip()
+        return f"{len(chosen)} of {len(self.outcomes)} records{f' ({shown})' if shown else ''}"
+
+
+def attach_report(carrier: Response | BaseException, report: GuardReport) -> None:
+    """Put `report` on a response, or on an exception that ends a call."""
+    with contextlib.suppress(AttributeError):  # an exception class with slots has no room
+        setattr(carrier, _ATTRIBUTE, report)
+
+
+def attached_report(carrier: object) -> GuardReport | None:
+    """Return the report that :func:`attach_report` put there."""
+    report = getattr(carrier, _ATTRIBUTE, None) or getattr(carrier, "report", None)
+    return report if isinstance(report, GuardReport) else None
