@@ -283,7 +283,7 @@ class GuardedCall:
 
     def _share(self, exchange: Exchange[Response], slots: Collection[int]) -> None:
         """Tell other calls what CRM just said of the records."""
-        ids = {slot: exchange.record_id(slot) for slot in slots if slot < len(exchange.items)}
+        ids = {slot: exchange.record_id(slot) for slot in slots}
         locked = self._keys(ids[slot] for slot in ids if slot in exchange.pending)
         free = self._keys(ids[slot] for slot in ids if slot not in exchange.pending) - locked
         self._waiter.verdict(locked=locked, free=free)

@@ -202,8 +202,8 @@ class Exchange(Generic[R]):
         return self.reason is GiveUpReason.UNMATCHED or (self.reason is GiveUpReason.FOLLOW_UP and self.complete)
 
     def record_id(self, slot: int) -> str | None:
-        """Return the record that a slot speaks of."""
-        return self._ids[slot]
+        """Return the record that a slot speaks of, or spoke of before an answer without items (an image)."""
+        return self._ids[slot] if slot < len(self._ids) else self.call.route.record_id
 
     @property
     def _narrowed(self) -> bool:
