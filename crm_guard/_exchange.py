@@ -129,7 +129,7 @@ class Exchange(Generic[R]):
         self._ids = [resolve(call, first.envelope, slot)[0] for slot, _ in enumerate(self.items)]
         self.pending = self._locked(self._sent)
         if self.pending:
-            self.retry_after = next(waits)
+            self.retry_after = max(next(waits), first.retry_after or 0.0)
             self.reason = self._obstacle(first, replayable=replayable)
 
     def decide(self, now: float) -> Step:

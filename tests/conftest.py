@@ -1,0 +1,109 @@
+"""What most tests need: a simulated CRM, a guarded session, and a clock that nobody waits for."""
+
+import threading
+
+import pytest
+import requests
+
+from crm_guard import GuardAdapter, GuardSettings
+from crm_guard.simulator import Simulator
+
+
+class FakeClock:
+    """A clock that a wait moves forward at once. Use it for the simulator too: `Simulator(clock=clock)`."""
+
+    def __init__(self):
+        self.seconds = 0.0
+        self.waits = []
+        self.during_wait = lambda: None
+
+    def __call__(self):
+        return self.seconds
+
+    def now(self):
+        return self.seconds
+
+    def wait(self, event, timeout):
+        self.waits.append(timeout)
+        self.during_wait()
+        if not event.is_set():
+            self.seconds += timeout
+        return event.is_set()
+
+
+class Recorder(list):
+    """A hook that keeps every event."""
+
+    def __call__(self, event):
+        self.append(event)
+
+    def kinds(self):
+        return [event.kind.value for event in self]
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def events():
+    return Recorder()
+
+
+@pytest.fixture
+def crm(clock):
+    """A simulated CRM in which time passes only while somebody waits."""
+    with Simulator(clock=clock) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def guard(crm, clock, events):
+    """Makes sessions with a guard on the simulated CRM."""
+    sessions = []
+
+    def make(**options):
+        policy = {name: options.pop(name) for name in list(options) if name in GuardSettings.__struct_fields__}
+        session = requests.Session()
+        adapter = GuardAdapter(GuardSettings(**policy), clock=clock, hooks=[events], **options)
+        session.mount(crm.url + "/", adapter)
+        session.guard = adapter
+        sessions.append(session)
+        return session
+
+    yield make
+    for session in sessions:
+        session.close()
+
+
+@pytest.fixture
+def leads(crm):
+    """The URL of the simulated CRM's leads."""
+    return f"{crm.url}/crm/v8/Leads"
+
+
+@pytest.fixture
+def together():
+    """Runs functions in threads that start at the same moment; returns their results, exceptions included."""
+
+    def run(functions, timeout=20):
+        barrier = threading.Barrier(len(functions))
+        results = [None] * len(functions)
+
+        def one(index, function):
+            barrier.wait(timeout)
+            try:
+                results[index] = function()
+            except Exception as exc:  # noqa: BLE001 (the test looks at it)
+                results[index] = exc
+
+        threads = [threading.Thread(target=one, args=pair, daemon=True) for pair in enumerate(functions)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout)
+        assert not any(thread.is_alive() for thread in threads), "a thread hangs"
+        return results
+
+    return run
