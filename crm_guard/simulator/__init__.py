@@ -3,6 +3,7 @@
 It answers the calls that Zoho's documentation describes, and refuses them the way CRM does while Zia looks at a
 record's image. It knows nothing of the guard, and works with any HTTP client:
 
+    import requests
     from crm_guard.simulator import Simulator
 
     with Simulator() as crm:

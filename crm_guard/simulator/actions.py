@@ -187,11 +187,17 @@ def revoke_shares(visit: Visit) -> Reply:
 
 def mass_update(visit: Visit) -> Reply:
     """POST /{module}/actions/mass_update. A job (`cvid`) is taken note of and changes nothing."""
-    fields = visit.rows()[0]
+    fields = _mass_fields(visit)
     if "cvid" in visit.body:
         return _scheduled(visit, "mass update scheduled successfully")
     items = on_each(visit, body_ids(visit, MAX_IDS), lambda record: _mass_update_record(visit, record, fields))
     return many(visit, visit.ordered(items))
+
+
+def _mass_fields(visit: Visit) -> Json:
+    """Return the new field values: `data` is one object, bare or in an array."""
+    data = visit.body.get("data")
+    return data if isinstance(data, dict) else visit.rows()[0]
 
 
 def _mass_update_record(visit: Visit, record: Record, fields: Json) -> Json:
@@ -330,22 +336,33 @@ def mass_convert(visit: Visit) -> Reply:
 
 def inventory_convert(visit: Visit) -> Reply:
     """POST /Quotes/{id}/actions/convert, and Sales_Orders. Its success answer is undocumented."""
-    targets = visit.rows()[0].get("convert_to")
-    if not isinstance(targets, list) or not targets:
-        raise RequestError(missing_field("convert_to"))
+    modules = _target_modules(visit)
     record = path_record(visit)
     _check_not_converted(record)
 
     def work(record: Record) -> Json:
-        details = {}
-        for target in targets:
-            module = target["module"]["api_name"]
-            details[module] = {"id": new_record(visit, module, record.fields).id}
+        made = {module: {"id": new_record(visit, module, record.fields).id} for module in modules}
         record.converted = True
         visit.applied(record)
-        return item("SUCCESS", "The record has been converted successfully", details)
+        return item("SUCCESS", "The record has been converted successfully", made)
 
     return one(visit, visit.refusal(record) or work(record))
+
+
+def _target_modules(visit: Visit) -> list[str]:
+    """Return the API names of the modules in `convert_to`.
+
+    Raises:
+        RequestError: There are none.
+    """
+    targets = visit.rows()[0].get("convert_to")
+    try:
+        names = [target["module"]["api_name"] for target in targets or ()]
+    except (TypeError, KeyError):
+        names = []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise RequestError(missing_field("convert_to"))
+    return names
 
 
 def conversion_options(visit: Visit) -> Reply:

@@ -109,7 +109,7 @@ def _sub_request(visit: Visit, sub: Json, position: int) -> Request:
         method=method.upper(),
         path=path,
         query=query,
-        headers=headers if isinstance(headers, Mapping) else {},
+        headers={name: str(value) for name, value in headers.items()} if isinstance(headers, Mapping) else {},
         body=body,
         connection=visit.request.connection,
     )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
 from . import actions, composite, photos, reads, writes
-from .faults import Fault
+from .faults import Fault, applies, encode, kind_of
 from .messages import (
+    JSON_TYPE,
     Call,
     Json,
     Reply,
@@ -97,6 +99,7 @@ class Engine:
         self._faults: list[Fault] = []
         self._calls: list[Call] = []
         self._answers = 0
+        self._present = 0
         self._in_service = 0
         self._max_concurrent = 0
 
@@ -251,7 +254,7 @@ class Engine:
 
     @property
     def max_concurrent(self) -> int:
-        """The most calls seen in service at once, those refused with 429 included."""
+        """The most calls seen at once, those refused with 429 for being too many included."""
         with self._mutex:
             return self._max_concurrent
 
@@ -330,18 +333,19 @@ class Engine:
         Raises:
             ValueError: The kind is unknown.
         """
-        planned = Fault.plan(
-            kind,
+        known = kind_of(kind)
+        planned = Fault(
+            kind=known,
             after=after,
             times=times,
-            method=method,
-            path=path,
-            applied=applied,
+            method=None if method is None else method.upper(),
+            path=None if path is None else re.compile(path),
+            applied=applies(known, applied),
             seconds=seconds,
             retry_after=retry_after,
             status=status,
-            body=body,
-            headers=headers,
+            body=encode(body),
+            headers={"Content-Type": JSON_TYPE} if headers is None else dict(headers),
         )
         with self._mutex:
             self._faults.append(planned)
@@ -375,16 +379,18 @@ class Engine:
     @contextmanager
     def _service(self) -> Iterator[bool]:
         """Count a call as in service; yields whether that is one too many."""
+        limit = self._options.concurrency
         with self._mutex:
-            self._in_service += 1
-            self._max_concurrent = max(self._max_concurrent, self._in_service)
-            limit = self._options.concurrency
-            crowded = limit is not None and self._in_service > limit
+            crowded = limit is not None and self._in_service >= limit
+            self._present += 1
+            self._in_service += not crowded
+            self._max_concurrent = max(self._max_concurrent, self._present)
         try:
             yield crowded
         finally:
             with self._mutex:
-                self._in_service -= 1
+                self._present -= 1
+                self._in_service -= not crowded
 
     def _answer(self, request: Request, *, crowded: bool) -> Reply:
         """Answer and log, under the mutex."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from .messages import JSON_TYPE, Json, Reply, Request, bare, invalid_token, too_many_requests
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Mapping, Sequence
 
 FOREIGN_ID = "999999000000999999"
@@ -96,39 +96,6 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     delivered: int = 0
 
-    @classmethod
-    def plan(
-        cls,
-        kind: str | int,
-        *,
-        after: int = 0,
-        times: int | None = 1,
-        method: str | None = None,
-        path: str | None = None,
-        applied: bool | None = None,
-        seconds: float = 0.0,
-        retry_after: float | None = None,
-        status: int = 200,
-        body: bytes | str | Json | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Fault:
-        """Return a planned fault; :meth:`Engine.fault` describes the arguments."""
-        name = str(kind)
-        known = FaultKind(_ALIASES.get(name, name))
-        return cls(
-            kind=known,
-            after=after,
-            times=times,
-            method=None if method is None else method.upper(),
-            path=None if path is None else re.compile(path),
-            applied=known in _NEED_AN_ANSWER if applied is None else applied,
-            seconds=seconds,
-            retry_after=retry_after,
-            status=status,
-            body=_encode(body),
-            headers={"Content-Type": JSON_TYPE} if headers is None else dict(headers),
-        )
-
     def strikes(self, request: Request) -> bool:
         """Tell whether this call is hit, and count it."""
         if not self._concerns(request) or self.times == 0:
@@ -155,7 +122,22 @@ class Fault:
         return _EFFECTS[self.kind](self, reply)
 
 
-def _encode(body: bytes | str | Json | None) -> bytes:
+def kind_of(kind: str | int) -> FaultKind:
+    """Return the kind that a caller names, by its value, an alias, or an HTTP status.
+
+    Raises:
+        ValueError: There is no such kind.
+    """
+    return FaultKind(_ALIASES.get(str(kind), str(kind)))
+
+
+def applies(kind: FaultKind, applied: bool | None) -> bool:
+    """Return whether CRM does its work before such a fault strikes; `None` asks for the kind's own default."""
+    return kind in _NEED_AN_ANSWER if applied is None else applied
+
+
+def encode(body: bytes | str | Json | None) -> bytes:
+    """Return a body as bytes; a dict becomes JSON."""
     if isinstance(body, bytes):
         return body
     if isinstance(body, str):
@@ -182,7 +164,7 @@ def _changed(change: Callable[[list[Json]], Sequence[Json]]) -> Callable[[Fault,
         for key, items in payload.items() if isinstance(payload, dict) else ():
             if isinstance(items, list) and items:
                 payload[key] = change(items)
-                return replace(reply, body=_encode(payload))
+                return replace(reply, body=encode(payload))
         return reply
 
     return effect

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from http import HTTPStatus
 from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 from werkzeug.serving import BaseWSGIServer, DechunkedInput, WSGIRequestHandler, make_server
@@ -47,8 +46,6 @@ class Handler(WSGIRequestHandler):
             self.close_connection = True
         elif reply.delivery == "reset":
             self._reset()
-        elif self.command == "HEAD":
-            self.send_error(HTTPStatus.METHOD_NOT_ALLOWED)
         else:
             self.wfile.write(self.wire.encode(request, reply))
 
@@ -66,7 +63,12 @@ class Handler(WSGIRequestHandler):
     def _read_body(self) -> bytes:
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return DechunkedInput(cast("IO[bytes]", self.rfile)).read()
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:
+            msg = "the client went away in the middle of its request"
+            raise ConnectionAbortedError(msg)
+        return body
 
     def _reset(self) -> None:
         """Answer with a TCP RST: closing a socket that lingers for zero seconds sends one."""

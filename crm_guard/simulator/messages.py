@@ -42,8 +42,7 @@ class Request:
 
     def header(self, name: str) -> str | None:
         """Return the value of the header `name` in any case, or `None`."""
-        wanted = name.lower()
-        return next((value for key, value in self.headers.items() if key.lower() == wanted), None)
+        return _header(self.headers, name)
 
     def param(self, name: str) -> str | None:
         """Return the decoded query parameter `name`, several joined by commas, or `None`."""
@@ -111,6 +110,10 @@ class Call:
     fault: str | None = None
     credits: int = 0
 
+    def header(self, name: str) -> str | None:
+        """Return the request header `name` in any case, or `None`."""
+        return _header(self.headers, name)
+
     @property
     def url(self) -> str:
         """Path and query, as one string."""
@@ -123,6 +126,11 @@ class Call:
             ValueError: The body is not JSON.
         """
         return json.loads(self.body) if self.body else None
+
+
+def _header(headers: Mapping[str, str], name: str) -> str | None:
+    wanted = name.lower()
+    return next((value for key, value in headers.items() if key.lower() == wanted), None)
 
 
 class RequestError(Exception):

@@ -78,6 +78,7 @@ class Wire:
         if reply.status != HTTPStatus.NO_CONTENT:
             headers["Content-Length"] = str(len(body))
         sent = body[: len(body) // 2] if reply.delivery == "truncated" else body
+        sent = b"" if request.method == "HEAD" else sent
         return _head(reply.status, headers) + sent
 
 
