@@ -1,0 +1,112 @@
+"""Every Python snippet of the README runs, in order, against a simulated CRM; its claims about the code hold."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+
+import crm_guard
+from crm_guard.simulator import Simulator
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+SHELL = re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+HOST = "https://www.zohoapis.com"
+
+
+@pytest.fixture
+def zoho(monkeypatch):
+    """Zoho's host, answered by a simulated CRM with the records that the README speaks of."""
+    monkeypatch.setenv("CRM_GUARD_WAIT_INITIAL", "0.01")
+    monkeypatch.setenv("CRM_GUARD_WAIT_MAX", "0.02")
+    with Simulator() as crm:
+        crm.add_record("Leads", "111112000000075003", refusals=2)
+        crm.add_record("Leads", "111112000000075009", state="zia_vision_rejected")
+        for number in range(100):
+            crm.add_record("Leads", str(111112000000142001 + number), **({} if number % 10 else {"refusals": 2}))
+        stock = HTTPAdapter.send
+
+        def send(self, request, **kwargs):
+            here = request.copy()
+            here.url = here.url.replace(HOST, crm.url)
+            response = stock(self, here, **kwargs)
+            response.request = request
+            return response
+
+        monkeypatch.setattr(HTTPAdapter, "send", send)
+        yield crm
+
+
+def test_the_snippets_run_in_order_and_print_what_they_say(zoho, capsys):
+    names = {"__name__": "readme"}
+    for snippet in SNIPPETS:
+        exec(compile(snippet, "README.md", "exec"), names)  # noqa: S102 (our own text)
+    printed = capsys.readouterr().out
+    assert printed.startswith("200 0.0")
+    assert "200 100 3" in printed
+    assert "1 111112000000075009 NOT_APPROVED zia_rejected Zia rejected" in printed
+    assert "zia_rejected ('111112000000075009',) Zia rejected" in printed
+    assert "30.0 10 4.0" in printed
+    assert set(zoho.write_counts.values()) <= {1, 2}  # one record is written by two snippets
+
+
+def test_the_fixture_of_the_readme_works_in_a_users_test(pytester_snippet):
+    result = pytester_snippet(
+        "import crm_guard\nimport requests\n" + next(s for s in SNIPPETS if "@pytest.fixture" in s)
+    )
+    result.assert_outcomes(passed=1)
+
+
+@pytest.fixture
+def pytester_snippet(pytester):
+    def run(source):
+        pytester.makepyfile(source)
+        return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:randomly")
+
+    return run
+
+
+def test_the_example_stands_in_the_first_thirty_lines():
+    assert "mount_guard(session)" in "".join(README.splitlines(keepends=True)[:30])
+
+
+def test_the_settings_table_gives_the_defaults():
+    defaults = crm_guard.GuardSettings()
+    rows = dict(re.findall(r"^\| (`[a-z_`, ]+`) \| (.*?) \|", README, re.MULTILINE))
+    told = {}
+    for names, values in rows.items():
+        fields = [name.strip("` ") for name in names.split(",")]
+        for field, value in zip(fields, values.split(", ") if len(fields) > 1 else [values], strict=True):
+            told[field] = value.strip("`")
+    for field in crm_guard.GuardSettings.__struct_fields__:
+        value = getattr(defaults, field)
+        shown = (
+            {8 * 1024 * 1024: "8 MiB"}.get(value, str(value)) if not isinstance(value, str | tuple | bool) else None
+        )
+        if shown is None:
+            shown = value if field == "path_pattern" else f'"{value}"' if isinstance(value, str) else str(value)
+        assert told[field].replace("'", '"') == shown.replace("'", '"'), field
+
+
+def test_the_two_commands_are_the_ones_that_ci_runs():
+    ci = (Path(__file__).parent.parent / ".ci" / "run").read_text()
+    assert SHELL[1].strip() in ci
+    assert shlex.split(SHELL[0])[-2:] == ["crm-guard", "demo"] or SHELL[0].strip().endswith("crm-guard demo")
+    assert SHELL[0].strip() in ci
+
+
+def test_the_readme_names_every_public_name_or_its_home():
+    public = {
+        "GuardSettings",
+        "NotApprovedError",
+        "RecordLockedError",
+        "GuardError",
+        "SettingsError",
+        "GiveUpReason",
+    }
+    public |= {"mount_guard", "install", "load_settings", "get_report", "GuardAdapter"}
+    assert [name for name in sorted(public) if name not in README] == []
+    assert requests.Session.get_adapter.__qualname__ == "Session.get_adapter"
