@@ -109,7 +109,7 @@ class Item:
         if self._value.get("code") != _MULTIPLE or not isinstance(details, dict):
             return []
         errors = details.get("errors")
-        return [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+        return [error if isinstance(error, dict) else {} for error in errors] if isinstance(errors, list) else []
 
     @property
     def _word(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class Item:
         nested = self._nested
         for codes in (UNAPPROVED, {LOCKED}):
             for error in nested:
-                if error.get("code") in codes:
+                if _text(error.get("code")) in codes:
                     return error
         return self._value
 
@@ -165,7 +165,7 @@ def read_envelope(body: bytes, *, reads: Collection[int] = ()) -> Envelope | Non
     """
     try:
         members = _members.decode(body)
-        return _composite(members, reads) if _COMPOSITE in members else _contained(members) or _bare(body, members)
+        return _composite(members, reads) if _COMPOSITE in members else _plain(body, members)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None
 
@@ -175,6 +175,10 @@ def identifier(value: object) -> str | None:
     if isinstance(value, str):
         return value or None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _plain(body: bytes, members: dict[str, msgspec.Raw]) -> Envelope | None:
+    return _contained(members) or _bare(body, members)
 
 
 def _contained(members: dict[str, msgspec.Raw]) -> Envelope | None:
@@ -198,7 +202,7 @@ def _item(raw: bytes, sub: int | None = None) -> Item | None:
     value = msgspec.json.decode(raw)
     if not isinstance(value, dict) or not isinstance(value.get("code"), str):
         return None
-    return Item(raw, value, sub) if value.get("status") in {"success", "error"} else None
+    return Item(raw, value, sub) if _text(value.get("status")) in {"success", "error"} else None
 
 
 def _composite(members: dict[str, msgspec.Raw], reads: Collection[int]) -> Envelope | None:
@@ -217,8 +221,16 @@ def _sub_items(raw: bytes, index: int, reads: Collection[int]) -> list[Item]:
     status = response.get("status_code")
     if index in reads and isinstance(status, int) and status < 400:
         return []
-    envelope = read_envelope(msgspec.json.encode(response.get("body")))
+    body = _inside(raw, "details", "response", "body")
+    envelope = _plain(body, _members.decode(body)) if body.startswith(b"{") else None
     return [item.inside(index) for item in envelope.items] if envelope else []
+
+
+def _inside(raw: bytes, *names: str) -> bytes:
+    """Return a value deep in a JSON object as CRM wrote it; nothing where there is none."""
+    for name in names:
+        raw = bytes(_members.decode(raw).get(name, b""))
+    return raw
 
 
 def _is_lock(error: dict[str, Any], actions: Collection[str]) -> bool:
