@@ -12,14 +12,15 @@ from urllib.parse import urlsplit
 from crm_guard import _wire
 from crm_guard._approval import build_probes, read_states, refused_scope
 from crm_guard._batch import read_call
-from crm_guard._envelope import read_envelope
+from crm_guard._envelope import MARK, read_envelope
 from crm_guard._exchange import Answer, Exchange, Wait, credits_left
-from crm_guard._judgement import Judge, outcomes_of, unapproved
+from crm_guard._judgement import Judge, outcomes_in, outcomes_of, unapproved
 from crm_guard._merge import Merged, merge, with_hints, write_body
 from crm_guard.errors import GiveUpReason, GuardError
 from crm_guard.events import EventKind, GuardEvent, emit
 from crm_guard.locks import Unshared
 from crm_guard.remaining import RemainingRequest
+from crm_guard.remediation import Family
 from crm_guard.report import GuardReport, attach_report
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class GuardedCall:
     def known_locked(self) -> bool:
         """Tell whether all records of the call are known to be locked, so that asking CRM is pointless."""
         ids = self._call.ids or ()
-        worth = bool(ids) and None not in ids and self._settings.timeout > 0
+        refusable = self._call.endpoint.family is not Family.OTHER  # reading a locked record works
+        worth = refusable and bool(ids) and None not in ids and self._settings.timeout > 0
         return worth and self._adapter.locks.knows(self._keys(ids))
 
     def run_after_verdict(self) -> Response:
@@ -78,12 +80,12 @@ class GuardedCall:
             keys = self._keys(self._call.ids or ())
             self._sleep(self._waiter, keys, next(self._waits), self._begin())
             response = self._adapter.transmit(self._request, self._options)
-            body = self._adapter.refusal(self._request, response, stream=self._options["stream"])
-            if body is not None:
+            body = self._adapter.readable(self._request, response, stream=self._options["stream"])
+            if body is not None and MARK in body:
                 return self._converse(response, body)
             if response.status_code < _CLIENT_ERROR:
                 self._waiter.verdict(locked=(), free=keys)
-            return response
+            return self._reported(response, body)
 
     def run(self, response: Response, body: bytes) -> Response:
         """Lead the call from its first answer to its result."""
@@ -107,9 +109,17 @@ class GuardedCall:
         self._share(exchange, range(len(exchange.items)))
         try:
             self._exhaust(exchange)
+            states = self._diagnose(exchange) if self._settings.diagnose else {}
         except BaseException as exc:  # noqa: BLE001 (results must survive Ctrl-C, too; always raised again)
             self._break_off(exchange, exc)
-        return self._finish(exchange)
+        return self._finish(exchange, outcomes_of(exchange, self._judge.knowing(states)))
+
+    def _reported(self, response: Response, body: bytes | None) -> Response:
+        """Note the wait on an answer that holds no refusal."""
+        envelope = read_envelope(body, reads=self._call.reads) if body else None
+        outcomes = outcomes_in(envelope, self._judge) if envelope else ()
+        attach_report(response, GuardReport(outcomes=outcomes, waited=self._waited, _response=response))
+        return response
 
     def _exhaust(self, exchange: Exchange[Response]) -> None:
         """Wait and send again until nothing is pending, or something says stop."""
@@ -130,7 +140,11 @@ class GuardedCall:
         go = self._sleep(waiter, keys or {""}, step.delay, step.deadline)
         if not go or not exchange.divisible:
             return exchange.pending if go else ()
-        return [slot for slot, record_id in ids.items() if record_id is None or self._key(record_id) in go]
+        return [
+            slot
+            for slot, record_id in ids.items()
+            if not record_id or self._key(record_id) in go or self._key(record_id) not in keys
+        ]
 
     def _resend(self, exchange: Exchange[Response], slots: Sequence[int]) -> None:
         part = exchange.narrow(slots)
@@ -157,9 +171,8 @@ class GuardedCall:
             _wire.seconds_to_wait(response),
         )
 
-    def _finish(self, exchange: Exchange[Response]) -> Response:
+    def _finish(self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...]) -> Response:
         """Turn what the exchange knows into the caller's response or exception."""
-        outcomes = self._judged(exchange)
         response = self._result(exchange, outcomes)
         report = self._report(exchange, outcomes, response)
         self._tell_end(exchange, report)
@@ -167,12 +180,6 @@ class GuardedCall:
             response.content  # noqa: B018 (an error's response has to be usable, whatever `stream` was)
             report.raise_for_blocked()
         return response
-
-    def _judged(self, exchange: Exchange[Response]) -> tuple[RecordOutcome, ...]:
-        """Judge every record; where some need an approval, ask CRM once for their states."""
-        outcomes = outcomes_of(exchange, self._judge)
-        states = self._diagnose(exchange, unapproved(outcomes)) if self._settings.diagnose else {}
-        return outcomes_of(exchange, self._judge.knowing(states)) if states else outcomes
 
     def _result(self, exchange: Exchange[Response], outcomes: Sequence[RecordOutcome]) -> Response:
         """Return the last response if it is the whole answer, else one made of all answers."""
@@ -244,7 +251,8 @@ class GuardedCall:
         """Raise with all results that are there: `cause` itself, or a `GuardError` where results would be lost."""
         if self._in_flight and not _wire.never_sent(cause):
             exchange.lost()
-        exchange.give_up(GiveUpReason.FOLLOW_UP)
+        if exchange.pending:
+            exchange.give_up(GiveUpReason.FOLLOW_UP)
         outcomes = outcomes_of(exchange, self._judge)
         response = self._result(exchange, outcomes)
         report = self._report(exchange, outcomes, response)
@@ -256,9 +264,10 @@ class GuardedCall:
             raise GuardError(text, report=report, response=response, request=self._request) from cause
         raise cause
 
-    def _diagnose(self, exchange: Exchange[Response], ids: Sequence[str]) -> dict[str, str]:
-        """Ask CRM for the approval states of `ids`. Never raises: what cannot be learnt is left out."""
+    def _diagnose(self, exchange: Exchange[Response]) -> dict[str, str]:
+        """Ask CRM for the approval states behind the refusals. No error: what cannot be learnt is left out."""
         states: dict[str, str] = {}
+        ids = unapproved(outcomes_of(exchange, self._judge))
         left = exchange.latest.credits
         if not ids or self._call.route.module is None or (left is not None and left <= self._settings.min_credits):
             return states
@@ -317,7 +326,7 @@ class GuardedCall:
         return f"{self._origin}|{record_id}"
 
     def _keys(self, ids: Iterable[str | None]) -> frozenset[str]:
-        return frozenset(self._key(record_id) for record_id in ids if record_id)
+        return frozenset(self._key(record_id) for record_id in ids if record_id and record_id.isdecimal())
 
     def _tell(
         self,
@@ -370,6 +379,6 @@ def _broken_off(report: GuardReport) -> str:
     unknown = sum(outcome.uncertain for outcome in report.outcomes)
     return (
         f"the call broke off after {report.attempts} sends: {written} of {len(report.outcomes)} records were "
-        f"written, {len(report.blocked)} are blocked, and of {unknown} it is not known. crm_guard.get_report() of this "
-        "exception tells which."
+        f"written, {len(report.blocked)} are blocked, and of {unknown} it is not known. "
+        "crm_guard.get_report() of this exception tells which."
     )

@@ -199,7 +199,12 @@ class Exchange(Generic[R]):
     @property
     def as_it_came(self) -> bool:
         """Whether the answer goes back without a verdict of the guard's own."""
-        return self.reason is GiveUpReason.UNMATCHED or (self.reason is GiveUpReason.FOLLOW_UP and self.complete)
+        never = self.call.endpoint.resend is Resend.NEVER
+        return (
+            never
+            or self.reason is GiveUpReason.UNMATCHED
+            or (self.reason is GiveUpReason.FOLLOW_UP and self.complete)
+        )
 
     def record_id(self, slot: int) -> str | None:
         """Return the record that a slot speaks of, or spoke of before an answer without items (an image)."""

@@ -60,7 +60,10 @@ def write_body(envelope: Envelope, items: Sequence[Item]) -> bytes:
 def with_hints(item: Item, hint: str) -> Item:
     """Return the item with `hint` behind its message, and every other byte as it was."""
     text = item.raw.decode()
-    message = (members(text) or {}).get("message")
+    try:
+        message = (members(text) or {}).get("message")
+    except (ValueError, RecursionError):
+        return item
     if message is None or not isinstance(message.value, str):
         return item
     told = json.dumps(f"{message.value} {hint}".strip())
