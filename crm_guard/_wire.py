@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from requests import Request
@@ -14,6 +15,8 @@ from urllib3 import HTTPHeaderDict, HTTPResponse, Retry
 from urllib3.exceptions import HTTPError as TransportError
 from urllib3.exceptions import InvalidHeader, NewConnectionError
 
+from crm_guard.remaining import own_copy
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,73 +26,107 @@ if TYPE_CHECKING:
     from crm_guard._approval import Probe
 
 _FRAMING: Final = ("Content-Encoding", "Transfer-Encoding", "Content-Length")
+_PIECE: Final = 64 * 1024
 
 
 def bounded_body(response: Response, limit: int, *, stream: bool) -> bytes | None:
     """Return the body, or None if it is larger than `limit` bytes: then it stays to be read.
 
     A body that the caller would read anyway (`stream=False`) is read in full, as `requests` itself does, unless it
-    announces that it is too large.
+    announces that it is too large. Of a stream, no more than `limit` bytes are read, and these are given again.
     """
-    length = response.headers.get("Content-Length", "")
-    announced = length.isdecimal()
-    if announced and int(length) > limit:
+    if _announced(response) > limit:
         return None
     raw = response.raw
-    if (
-        not stream
-        or (announced and "Content-Encoding" not in response.headers)
-        or not isinstance(raw, HTTPResponse)
-    ):
-        body: bytes | None = response.content
-        return body if body is not None and len(body) <= limit else None
-    head, failure = _head(raw, limit + 1)
-    response.raw = _Rewound.response(head, failure, raw)
-    return None if failure or len(head) > limit else cast("bytes", response.content)
+    if stream and isinstance(raw, HTTPResponse) and not getattr(response, "_content_consumed", False):
+        return _peek(response, raw, limit)
+    body: bytes | None = response.content
+    return body if body is not None and len(body) <= limit else None
 
 
-def _head(raw: HTTPResponse, amount: int) -> tuple[bytes, Exception | None]:
+def _announced(response: Response) -> int:
+    """Return the length that the headers announce, 0 where they announce none that makes sense."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else 0
+
+
+def _peek(response: Response, raw: HTTPResponse, limit: int) -> bytes | None:
+    """Read a stream and decode what was read, then put it back."""
+    rewound = _Rewound(raw)
+    response.raw = rewound.response()
+    head = rewound.peek(limit + 1)
+    if head is None or len(head) > limit:
+        return None
+    decoding = HTTPResponse(
+        body=io.BytesIO(head), headers=raw.headers, preload_content=False, enforce_content_length=False
+    )
     try:
-        return raw.read(amount, decode_content=True), None
-    except (TransportError, OSError) as exc:
-        return b"", exc
+        body = decoding.read(limit + 1, decode_content=True)
+    except TransportError:  # the caller will meet it, too
+        return None
+    return body if len(body) <= limit else None
 
 
 class _Rewound(io.RawIOBase):
-    """A stream whose beginning has been read already: gives it again, and then goes on with the rest."""
+    """A stream whose beginning has been read already: gives it again, and then goes on with the rest.
 
-    def __init__(self, head: bytes, failure: Exception | None, rest: HTTPResponse) -> None:
+    The bytes are those of the wire, neither decompressed nor otherwise changed. Where reading failed, what came
+    before is given first, and then the failure is raised.
+    """
+
+    def __init__(self, rest: HTTPResponse) -> None:
         super().__init__()
-        self._head = io.BytesIO(head)
-        self._failure = failure
         self._rest = rest
+        self._pieces = rest.stream(_PIECE, decode_content=False)
+        self._ready = bytearray()
+        self._failure: Exception | None = None
 
-    @classmethod
-    def response(cls, head: bytes, failure: Exception | None, rest: HTTPResponse) -> HTTPResponse:
-        headers = HTTPHeaderDict(rest.headers)
-        for name in _FRAMING:
-            headers.discard(name)
+    def response(self) -> HTTPResponse:
+        """Return a response like the one that is read from, with this as its body."""
         return HTTPResponse(
-            body=cls(head, failure, rest),
-            headers=headers,
-            status=rest.status,
-            version=rest.version,
-            reason=rest.reason,
+            body=self,
+            headers=self._rest.headers,
+            status=self._rest.status,
+            version=self._rest.version,
+            reason=self._rest.reason,
             preload_content=False,
-            original_response=getattr(rest, "_original_response", None),
+            decode_content=self._rest.decode_content,
+            original_response=getattr(self._rest, "_original_response", None),
+            retries=self._rest.retries,
+            enforce_content_length=False,  # the one that is read from does
         )
+
+    def peek(self, amount: int) -> bytes | None:
+        """Return up to `amount` bytes, which stay to be read; None where reading failed."""
+        self._fill(amount)
+        return bytes(self._ready) if self._failure is None else None
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        if self._failure is not None:
-            raise self._failure
         amount = None if size < 0 else size
-        return self._head.read(amount) or self._rest.read(amount, decode_content=True)
+        self._fill(amount)
+        if self._failure is not None and (amount is None or len(self._ready) < min(amount, 1)):
+            raise self._failure
+        given = bytes(self._ready[:amount])
+        del self._ready[:amount]
+        return given
+
+    def _fill(self, amount: int | None) -> None:
+        while self._failure is None and (amount is None or len(self._ready) < amount):
+            try:
+                piece = next(self._pieces, None)
+            except (TransportError, OSError) as exc:
+                self._failure = exc
+            else:
+                if piece is None:
+                    return
+                self._ready += piece
 
     def close(self) -> None:
         self._rest.close()
+        self._rest.release_conn()
         super().close()
 
 
@@ -104,15 +141,20 @@ def discard(response: Response) -> None:
 def replayable(request: PreparedRequest) -> bool:
     """Tell whether the body can be sent a second time: bytes, text, or a file that can be rewound."""
     body: object = request.body
-    return body is None or isinstance(body, bytes | str) or isinstance(_position(request), int)
+    if body is None or isinstance(body, bytes | str):
+        return True
+    return isinstance(_position(request), int) and not getattr(body, "closed", False)
 
 
 def body_bytes(request: PreparedRequest) -> bytes | None:
     """Return the body to look into, None if it is a stream that cannot be rewound."""
     if not isinstance(_position(request), int):
         return plain_body(request)
-    rewind_body(request)
-    return _as_bytes(cast("Any", request.body).read())
+    try:
+        rewind_body(request)
+        return _as_bytes(cast("Any", request.body).read())
+    except (OSError, ValueError):  # closed meanwhile, or a pipe
+        return None
 
 
 def plain_body(request: PreparedRequest) -> bytes | None:
@@ -122,7 +164,7 @@ def plain_body(request: PreparedRequest) -> bytes | None:
 
 def copy_of(request: PreparedRequest, url: str | None, body: bytes | None) -> PreparedRequest:
     """Copy a request, with another URL or body where given, ready to be sent. The original is not changed."""
-    copy = request.copy()
+    copy = own_copy(request)
     copy.url = url or copy.url
     if body is not None:
         copy.body = body
@@ -181,7 +223,7 @@ def seconds_to_wait(response: Response) -> float | None:
     if value is None:
         return None
     try:
-        return Retry().parse_retry_after(value)
+        return float(Retry().parse_retry_after(value))
     except (InvalidHeader, ValueError, OverflowError):
         return None
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from requests import PreparedRequest
+from requests.hooks import default_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +25,16 @@ class RemainingRequest(PreparedRequest):
     def of(cls, request: PreparedRequest) -> Self:
         """Make an independent copy of `request`."""
         remaining = cls()
-        remaining.__dict__.update(request.copy().__dict__)
+        remaining.__dict__.update(own_copy(request).__dict__)
         return remaining
+
+    @property
+    def portable(self) -> bool:
+        """Whether the body can travel to another process: a stream cannot."""
+        return self.body is None or isinstance(self.body, bytes | str)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "hooks": default_hooks()}  # hooks may be lambdas, which no pickle takes
 
     def to_dict(self) -> dict[str, Any]:
         """Return the request as plain data that `json` can write, without credentials.
@@ -35,7 +44,7 @@ class RemainingRequest(PreparedRequest):
         Raises:
             TypeError: The body is a stream.
         """
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _CREDENTIALS}
+        headers = {name: _text(value) for name, value in self.headers.items() if name.lower() not in _CREDENTIALS}
         return {"method": self.method, "url": _without_user(self.url or ""), "headers": headers} | _packed(
             self.body
         )
@@ -58,6 +67,17 @@ class RemainingRequest(PreparedRequest):
 
     def __repr__(self) -> str:
         return f"<RemainingRequest [{self.method}]>"
+
+
+def own_copy(request: PreparedRequest) -> PreparedRequest:
+    """Copy a request together with its hooks, which `PreparedRequest.copy` would share."""
+    copy = request.copy()
+    copy.hooks = {event: list(hooks) for event, hooks in request.hooks.items()}
+    return copy
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def _without_user(url: str) -> str:
