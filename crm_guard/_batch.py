@@ -88,7 +88,7 @@ def read_call(
         body: Returns the body, or None if it cannot be had; called only where records stand in the body.
         external: Whether ids are values of an external field (`X-EXTERNAL`): no answer repeats these.
     """
-    route = locate(method, re.split(r"[?#]", url[start:], maxsplit=1)[0])
+    route = replace(locate(method, re.split(r"[?#]", url[start:], maxsplit=1)[0]), external=external)
     try:
         call = _READERS[route.endpoint.ids_in](route, url, body)
     except (ValueError, RecursionError):  # not JSON, not UTF-8, or absurdly nested

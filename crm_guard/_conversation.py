@@ -21,7 +21,7 @@ from crm_guard.events import EventKind, GuardEvent, emit
 from crm_guard.locks import Unshared
 from crm_guard.remaining import RemainingRequest
 from crm_guard.remediation import Family
-from crm_guard.report import GuardReport, attach_report
+from crm_guard.report import GuardReport, attach_report, shown_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -344,7 +344,7 @@ class GuardedCall:
             kind=kind,
             method=self._request.method or "",
             path=self._shown_path,
-            record_ids=tuple(record_id for record_id in ids if record_id and record_id.isdecimal()),
+            record_ids=tuple(name for record_id in ids if (name := shown_id(record_id))),
             attempt=exchange.attempts,
             delay=delay,
             waited=self._waited,
@@ -361,12 +361,14 @@ class GuardedCall:
 
     @property
     def _shown_path(self) -> str:
-        """The URL's path, without the value of an external field, which may be a person's."""
+        """The URL's path, without the values of external fields, which may be a person's."""
         path = urlsplit(self._url).path
         route = self._call.route
         if not (self._external and route.names_record):
             return path
-        return "/".join((self._version_path.rstrip("/"), route.segments[0], "*", *route.segments[2:]))
+        module, _, *rest = route.segments
+        shown = rest if rest[:1] == ["actions"] else [*rest[:1], *("*" for _ in rest[1:])]
+        return "/".join((self._version_path.rstrip("/"), module, "*", *shown))
 
     @property
     def _version_path(self) -> str:

@@ -63,7 +63,9 @@ class Route:
     segments: tuple[str, ...]
     """The path behind the version, unquoted: module first."""
     names_record: bool
-    """Whether the second segment is a record id."""
+    """Whether the second segment names a record."""
+    external: bool = False
+    """Whether it does so by the value of an external field, which is no id and may be personal."""
 
     @property
     def module(self) -> str | None:
@@ -72,8 +74,8 @@ class Route:
 
     @property
     def record_id(self) -> str | None:
-        """The record in the path: an id, or the value of an external field."""
-        return self.segments[1] if self.names_record else None
+        """The id of the record in the path."""
+        return self.segments[1] if self.names_record and not self.external else None
 
     def record_at(self, index: object) -> str | None:
         """Return the record that `resource_path_index` points to; 0 is the module, and says nothing."""

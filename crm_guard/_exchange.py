@@ -14,17 +14,18 @@ sent again only while all of it is refused, so each answer simply replaces the o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from crm_guard._batch import Call, Part, match, match_named, resolve
 from crm_guard._endpoints import IdsIn, Resend
-from crm_guard._envelope import Envelope, Item, identifier
 from crm_guard.errors import GiveUpReason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from crm_guard._envelope import Envelope, Item
     from crm_guard.settings import GuardSettings
 
 R = TypeVar("R")
@@ -316,5 +317,5 @@ def _by_place(places: Sequence[int | None], items: Sequence[Item]) -> dict[int, 
 
 
 def credits_left(value: str | None) -> int | None:
-    """Read `X-API-CREDITS-REMAINING`: None where it is absent or no number."""
-    return int(value) if value and identifier(value) and value.isascii() and value.isdecimal() else None
+    """Read `X-API-CREDITS-REMAINING`: None where it is absent or no number that makes sense."""
+    return int(value) if value and re.fullmatch(r"[0-9]{1,18}", value) else None

@@ -179,4 +179,5 @@ def _portable_response(response: Response | None) -> Response | None:
         return None
     portable = copy.copy(response)
     portable.request = _portable_request(response.request)  # type: ignore[assignment]
+    portable.history = [_portable_response(earlier) for earlier in response.history]  # type: ignore[misc]
     return portable

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from requests import PreparedRequest, Response
 
 from crm_guard._batch import read_call
 from crm_guard._endpoints import READ_METHODS
@@ -12,9 +14,6 @@ from crm_guard._judgement import Judge, outcomes_in
 from crm_guard._wire import plain_body
 from crm_guard.report import GuardReport, attached_report
 from crm_guard.settings import GuardSettings
-
-if TYPE_CHECKING:
-    from requests import Response
 
 _DEFAULTS: Final = GuardSettings()
 _CRM: Final = re.compile(r"https?://[^/]+" + _DEFAULTS.path_pattern)
@@ -26,7 +25,8 @@ def get_report(response: Response | BaseException) -> GuardReport:
 
     Args:
         response: A response, whether or not a guard made it; or an exception that ended a guarded call, such as a
-            `GuardError`, a `ConnectionError` in the middle of a resend, or a `KeyboardInterrupt`.
+            `GuardError`, a `ConnectionError` in the middle of a resend, or a `KeyboardInterrupt`. An exception that
+            carries a response, such as that of `raise_for_status`, stands for this response.
 
     Returns:
         The guard's own report where there is one. Else what the response itself tells, with one attempt and no
@@ -35,18 +35,23 @@ def get_report(response: Response | BaseException) -> GuardReport:
     found = attached_report(response)
     if found is not None:
         return found
-    return GuardReport() if isinstance(response, BaseException) else _read(response)
+    if isinstance(response, BaseException):
+        carried = getattr(response, "response", None)
+        return get_report(carried) if isinstance(carried, Response) else GuardReport()
+    return _read(response)
 
 
 def _read(response: Response) -> GuardReport:
-    request = response.request
-    url = str(request.url)
+    request: PreparedRequest | None = response.request
+    url = (request.url if request is not None else None) or ""
     found = _CRM.match(url)
-    if found is None or (request.method in READ_METHODS and response.status_code < _CLIENT_ERROR):
+    if request is None or found is None:
+        return GuardReport(_response=response)
+    if request.method in READ_METHODS and response.status_code < _CLIENT_ERROR:
         return GuardReport(_response=response)
     external = "X-EXTERNAL" in request.headers
     call = read_call(request.method or "", url, found.end(), lambda: plain_body(request), external=external)
-    envelope = read_envelope(response.content, reads=call.reads)
+    envelope = read_envelope(response.content or b"", reads=call.reads)
     if envelope is None or (call.endpoint.reads and response.status_code < _CLIENT_ERROR):
         return GuardReport(_response=response)
     version = url[: found.end()].rstrip("/").rpartition("/")[2]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from crm_guard.errors import GiveUpReason, GuardError, NotApprovedError, RecordLockedError
+from crm_guard.remediation import RECORD_ID, harmless_state
 
 if TYPE_CHECKING:
     from requests import Response
@@ -62,6 +63,20 @@ class RecordOutcome:
     approval_state: str | None = None
     uncertain: bool = False
 
+    def __repr__(self) -> str:
+        """Leave out what may hold a value: CRM's message, and a record's name that is no id."""
+        shown = {
+            "position": self.position,
+            "record_id": shown_id(self.record_id),
+            "code": harmless_state(self.code),
+            "action": harmless_state(self.action),
+            "succeeded": self.succeeded,
+            "retryable": self.retryable,
+            "uncertain": self.uncertain,
+            "candidates": [case.value for case in self.candidates],
+        }
+        return f"RecordOutcome({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
     @property
     def needs_approval(self) -> bool:
         """Whether a person has to approve, reject or review first."""
@@ -80,7 +95,7 @@ class RecordOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class GuardReport:
-    """What became of one call. A pickled report leaves its response behind.
+    """What became of one call. A pickled report leaves behind its response, and a remaining request with a stream.
 
     Attributes:
         outcomes: One per record, in the order of CRM's first answer.
@@ -111,7 +126,8 @@ class GuardReport:
         return any(outcome.succeeded for outcome in self.outcomes)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_response": None}
+        remaining = self._remaining if self._remaining is not None and self._remaining.portable else None
+        return {**self.__dict__, "_response": None, "_remaining": remaining}
 
     def remaining_request(self) -> RemainingRequest | None:
         """Return a request for just the records still locked, or None: see `GuardError.remaining_request`."""
@@ -140,18 +156,24 @@ class GuardReport:
         """One readable paragraph: what, which record, why no longer waited, what to do."""
         chosen = [outcome for outcome in self.blocked if outcome.needs_approval or kind is RecordLockedError]
         first = chosen[0]
-        about = f" ({first.case or first.action})" if first.case or first.action else ""
+        cause = first.case or harmless_state(first.action)
+        about = f" ({cause})" if cause else ""
         parts = [f"CRM refused {self._which(chosen)} with {first.code}{about}."]
         if kind is RecordLockedError and self.reason:
             parts.append(f"Sent {self.attempts} times, waited {self.waited:.1f} s: {_STOPPED[self.reason]}.")
         return " ".join([*parts, first.hint]).strip()
 
     def _which(self, chosen: list[RecordOutcome]) -> str:
-        names = [outcome.record_id for outcome in chosen if outcome.record_id and outcome.record_id.isdecimal()]
+        names = [name for outcome in chosen if (name := shown_id(outcome.record_id))]
         shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
         if len(chosen) == len(self.outcomes) == 1:
             return f"record {shown}".strip()
         return f"{len(chosen)} of {len(self.outcomes)} records{f' ({shown})' if shown else ''}"
+
+
+def shown_id(record_id: str | None) -> str | None:
+    """Return a record id that may enter a text: another name of a record may be the value of a field."""
+    return record_id if record_id and RECORD_ID.fullmatch(record_id) else None
 
 
 def attach_report(carrier: Response | BaseException, report: GuardReport) -> None:
