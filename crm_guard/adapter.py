@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import os
 import re
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from crm_guard.events import GuardHook
 
 _CLIENT_ERROR: Final = 400
+_NESTED: Final = "a guard sends through another guard: waits and sends would multiply, so the inner one only sends"
+_POOL: Final = ("_pool_connections", "_pool_maxsize", "_pool_block")
 
 
 class GuardAdapter(HTTPAdapter):
@@ -88,7 +93,9 @@ class GuardAdapter(HTTPAdapter):
         self._given_registry = lock_registry
         self._owns_inner = False
         super().__init__(**http_adapter_kwargs)
-        _warn_of_multiplied_sends(self, inner)
+        warn_of_multiplied_sends(self, inner)
+        if isinstance(inner, GuardAdapter):
+            warn(_NESTED)
         self._assemble()
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -102,6 +109,7 @@ class GuardAdapter(HTTPAdapter):
         self.scopes = ScopeMemory()
         self.locks: LockRegistry = self._registry()
         self._crm = re.compile(self.settings.path_pattern)
+        self._warned = False
 
     def _registry(self) -> LockRegistry:
         if self._given_registry is not None:  # an empty registry is false
@@ -127,7 +135,7 @@ class GuardAdapter(HTTPAdapter):
         """
         options = {"stream": stream, "timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
         start = self._behind_version(request.url or "")
-        if start < 0:
+        if start < 0 or self._inside_another():
             return self.transmit(request, options)
         if self.locks:
             call = GuardedCall(self, request, options, start)
@@ -140,30 +148,44 @@ class GuardAdapter(HTTPAdapter):
     def close(self) -> None:
         """Close the connections, and end every wait under way (`GiveUpReason.CLOSED`). The adapter stays usable."""
         self.interrupts.close()
-        self.close_connections()
-
-    def close_connections(self) -> None:
-        """Close the connections, and let calls under way go on."""
         super().close()
         if self._owns_inner and self.inner is not None:
             self.inner.close()
-        if self._given_registry is None:
-            self.locks.close()
+        self._close_registry()
 
-    def adopt(self, inner: BaseAdapter) -> Self:
-        """Send through `inner` from now on, and close it when closed. For an adapter not in use yet."""
-        self.inner, self._owns_inner = inner, True
-        _warn_of_multiplied_sends(self, inner)
-        return self
+    def retire(self) -> None:
+        """Let go of idle connections and of the lock registry. Calls under way go on, also those that wait."""
+        # A new pool, and not a cleared one: a call that is about to take a connection would fail with the old one.
+        self.proxy_manager = {}
+        self.init_poolmanager(*(getattr(self, name) for name in _POOL))
+        self._close_registry()
+
+    def renew(self) -> None:
+        """Begin anew in a forked process: its parent's connections and threads are not its own."""
+        self.__setstate__({name: getattr(self, name, None) for name in self.__attrs__})
+
+    def around(self, inner: BaseAdapter, *, owned: bool = False) -> Self:
+        """Return a guard that sends through `inner`, and shares everything else with this one.
+
+        Args:
+            inner: The adapter to send through.
+            owned: Whether closing that guard closes `inner`, too.
+        """
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, inner=inner, _owns_inner=owned)
+        return twin
 
     def transmit(self, request: PreparedRequest, options: Mapping[str, Any]) -> Response:
         """Send once, without looking at the answer."""
         if self.inner is None:
             return super().send(request, **options)
-        if isinstance(self.inner, GuardAdapter):  # two guards would multiply waits and sends
-            response = self.inner.transmit(request, options)
-        else:
+        if isinstance(self.inner, GuardAdapter):
+            return self.inner.transmit(request, options)
+        outermost, _nesting.guarded = not _nesting.guarded, True
+        try:
             response = self.inner.send(request, **options)
+        finally:
+            _nesting.guarded = not outermost
         response.connection = self  # digest auth sends its second try through this
         return response
 
@@ -180,6 +202,17 @@ class GuardAdapter(HTTPAdapter):
         if kind and "json" not in kind.lower():
             return None
         return _wire.bounded_body(response, self.settings.max_inspect_bytes, stream=stream)
+
+    def _close_registry(self) -> None:
+        if self._given_registry is None:
+            self.locks.close()
+
+    def _inside_another(self) -> bool:
+        """Tell whether another guard is sending through this one, unknown to it; warn once."""
+        if _nesting.guarded and not self._warned:
+            self._warned = True
+            warn(_NESTED)
+        return _nesting.guarded
 
     def _behind_version(self, url: str) -> int:
         """Return where the part behind `/crm/v8/` begins, -1 where the URL is no CRM call."""
@@ -207,15 +240,42 @@ def _process_registry(wake_at_once: int) -> MemoryLockRegistry:
     return MemoryLockRegistry(wake_at_once=wake_at_once)
 
 
-def _warn_of_multiplied_sends(adapter: HTTPAdapter, inner: BaseAdapter | None) -> None:
-    """Warn where a layer below would repeat what this one repeats."""
-    for layer in (adapter, inner):
-        retries = getattr(layer, "max_retries", None)
-        if isinstance(retries, Retry) and retries.status_forcelist and retries.total:
-            message = (
-                "max_retries repeats requests by status (status_forcelist) under the guard: sends multiply, and "
-                "a write that CRM applied may be sent again. Use Retry(..., status_forcelist=()) for CRM."
-            )
-            warnings.warn(message, stacklevel=4)
-    if isinstance(inner, GuardAdapter):
-        warnings.warn("a guard inside a guard: the inner one only sends", stacklevel=4)
+if hasattr(os, "register_at_fork"):  # a mutex that was held at the fork stays held in the child
+    os.register_at_fork(after_in_child=_process_registry.cache_clear)
+
+
+class _Nesting(threading.local):
+    """Whether this thread is inside a guard's inner adapter."""
+
+    guarded = False
+
+
+_nesting: Final = _Nesting()
+
+
+def warn_of_multiplied_sends(*layers: BaseAdapter | None) -> bool:
+    """Warn, once, if a layer below the guard would repeat what the guard repeats; tell whether it would."""
+    multiplied = any(_repeats_by_status(layer) for layer in layers)
+    if multiplied:
+        warn(
+            "max_retries repeats requests by status (status_forcelist) under the guard: sends multiply, and a "
+            "write that CRM applied may be sent again. Use Retry(..., status_forcelist=()) for CRM."
+        )
+    return multiplied
+
+
+def warn(message: str) -> None:
+    """Warn, at the line of the program that called us, be it through `requests`."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("crm_guard", "requests"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level - 1)
+
+
+def _repeats_by_status(layer: BaseAdapter | None) -> bool:
+    retries = getattr(layer, "max_retries", None)
+    return (
+        isinstance(retries, Retry)
+        and bool(retries.status_forcelist)
+        and all(limit is None or limit > 0 for limit in (retries.total, retries.status))
+    )

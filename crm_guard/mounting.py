@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import threading
-import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 
-from crm_guard.adapter import GuardAdapter
+from crm_guard.adapter import GuardAdapter, warn, warn_of_multiplied_sends
+from crm_guard.settings import GuardSettings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
-    from crm_guard.settings import GuardSettings, Source
+    from crm_guard.settings import Source
 
 _DOMAINS: Final = ("com", "eu", "in", "com.au", "jp", "ca", "sa", "com.cn", "uk", "ae", "sg")
 
@@ -29,7 +30,8 @@ CRM_PREFIXES: Final = tuple(
 From Zoho's Python SDK (2026); the last three data centres are named by third parties only.
 """
 
-_POOL: Final = ("_pool_connections", "_pool_maxsize", "_pool_block")
+_SHARED_POOL: Final = {"pool_maxsize": 32}
+"""All threads of a process share one pool; CRM itself takes at most 25 calls at once."""
 
 
 def mount_guard(
@@ -43,126 +45,184 @@ def mount_guard(
 
     An adapter of another kind that is mounted there (a rate limiter, a cache, corporate TLS) becomes the guard's
     `inner`: every send, and every resend, passes through it, and closing the session closes it. A stock adapter is
-    replaced; its pool sizes and `max_retries` are kept. If a guard is mounted there already, it is returned.
+    replaced; its pool sizes and `max_retries` are kept. Where a guard is mounted already, it stays.
 
     Args:
         session: The session; other URLs of it are not affected.
         prefixes: URL prefixes, by default those of CRM. A missing slash at the end is added, so that
             `https://crm.example` does not match `https://crm.example.evil.test`.
         settings: As for `GuardAdapter`.
-        **adapter_kwargs: As for `GuardAdapter`.
+        **adapter_kwargs: As for `GuardAdapter`. With `inner`, that adapter is used instead of those mounted.
 
     Returns:
-        The guard.
+        The guard of the first prefix. Prefixes with adapters of their own have guards of their own, alike.
 
     Raises:
         SettingsError: A setting is unknown or has a value that is not allowed.
-        ValueError: There is no prefix.
+        ValueError: There is no prefix, or one that is no URL.
     """
-    mounts = [_with_slash(prefix) for prefix in ([prefixes] if isinstance(prefixes, str) else prefixes)]
-    if not mounts:
-        message = "prefixes=() names no place to mount the guard on"
-        raise ValueError(message)
-    there = _mounted(session, mounts[0])
-    if isinstance(there, GuardAdapter):
-        guard = there
-    elif there is None or type(there) is HTTPAdapter or "inner" in adapter_kwargs:
-        guard = GuardAdapter(settings, **{**_pool_of(there), **adapter_kwargs})
-    else:
-        guard = GuardAdapter(settings, **adapter_kwargs).adopt(there)
+    places = dict(_places(session, _checked(prefixes)))
+    guarded = [adapter for adapter in places.values() if isinstance(adapter, GuardAdapter)]
+    if guarded and (settings is not None or adapter_kwargs):
+        warn("a guard is mounted there already, and stays as it is; to replace it, mount a new GuardAdapter")
+    if len(guarded) == len(places):
+        return guarded[0]
+    guards = _guards(places.values(), settings, adapter_kwargs)
+    for place, adapter in places.items():
+        session.mount(place, guards[id(adapter)])
+    return guards[id(next(iter(places.values())))]
+
+
+def _places(session: requests.Session, mounts: Iterable[str]) -> Iterator[tuple[str, BaseAdapter | None]]:
+    """Yield where to mount, and who is in charge there now; longer prefixes of the session included."""
+    mounted = [(prefix, prefix.lower(), adapter) for prefix, adapter in session.adapters.items()]  # longest first
     for mount in mounts:
-        session.mount(mount, guard)
-    return guard
+        yield mount, next((adapter for _, prefix, adapter in mounted if mount.startswith(prefix)), None)
+        for prefix, lowered, adapter in mounted:
+            if lowered.startswith(mount) and lowered != mount:
+                yield prefix, adapter
+
+
+def _guards(
+    adapters: Iterable[BaseAdapter | None], settings: GuardSettings | Source, kwargs: Mapping[str, Any]
+) -> dict[int, GuardAdapter]:
+    """Return a guard for each adapter, by its identity: one for all, but for those that become its `inner`."""
+    distinct = {id(adapter): adapter for adapter in adapters}
+    stock = next((found for found in distinct.values() if _is_stock(found)), None)
+    shared = GuardAdapter(settings, **{**_pool_of(stock), **kwargs})
+    made: dict[int, GuardAdapter] = {}
+    for key, adapter in distinct.items():
+        if isinstance(adapter, GuardAdapter):
+            made[key] = adapter
+        elif adapter is None or adapter is stock or "inner" in kwargs:
+            made[key] = shared
+        else:
+            warn_of_multiplied_sends(adapter)
+            made[key] = shared.around(adapter, owned=True)
+    return made
 
 
 class _Installation:
-    """The hook in `requests.Session.get_adapter`, and the guards behind it. Thread-safe."""
+    """One guard under all sessions, for some prefixes."""
 
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._active: tuple[_Installed, ...] = ()
-        self._original: Callable[..., BaseAdapter] | None = None
-
-    def add(self, installed: _Installed) -> None:
-        with self._mutex:
-            self._active = (*self._active, installed)
-            if self._original is None:
-                self._original = requests.Session.get_adapter
-                requests.Session.get_adapter = _hooked(self, self._original)  # type: ignore[method-assign]
-
-    def remove(self, installed: _Installed | None) -> _Installed | None:
-        """Take out `installed`, or the newest; put `get_adapter` back once none is left."""
-        with self._mutex:
-            chosen = installed or (self._active[-1] if self._active else None)
-            if chosen not in self._active:
-                return None
-            self._active = tuple(other for other in self._active if other is not chosen)
-            ours = getattr(requests.Session.get_adapter, "_crm_guard", None) is self
-            if not self._active and self._original is not None and ours:
-                requests.Session.get_adapter = self._original  # type: ignore[method-assign]
-                self._original = None
-            return chosen
-
-    def choose(self, url: str, adapter: BaseAdapter) -> BaseAdapter:
-        """Return the adapter to use for `url`, where the session alone would use `adapter`."""
-        if isinstance(adapter, GuardAdapter):
-            return adapter
-        lowered = url.lower()
-        for installed in reversed(self._active):
-            if lowered.startswith(installed.prefixes):
-                return installed.guard_for(adapter)
-        return adapter
-
-
-class _Installed(contextlib.AbstractContextManager["GuardAdapter"]):
-    """What `install` returns: a context manager that uninstalls just this installation."""
-
-    def __init__(
-        self, guard: GuardAdapter, prefixes: tuple[str, ...], make: Callable[[BaseAdapter], GuardAdapter]
-    ) -> None:
-        self.guard = guard
-        self.prefixes = prefixes
-        self._make = make
-        self._mutex = threading.Lock()
-        self._around: weakref.WeakKeyDictionary[BaseAdapter, GuardAdapter] = weakref.WeakKeyDictionary()
+    def __init__(self, mounts: tuple[str, ...], settings: GuardSettings, kwargs: Mapping[str, Any]) -> None:
+        self.mounts = mounts
+        self.arguments = (mounts, settings, kwargs)
+        self.guard = GuardAdapter(settings, **{**_SHARED_POOL, **kwargs})
+        self.users = 0
+        self._warned = False
 
     def guard_for(self, adapter: BaseAdapter) -> GuardAdapter:
-        """Return the shared guard; for an adapter that is more than stock, a guard around it."""
-        if _is_plain(adapter):
+        """Return the shared guard; for an adapter that is more than stock, one that sends through it.
+
+        That one lives no longer than the call and its response, and so nothing is kept of sessions.
+        """
+        if _is_stock(adapter) and _is_default(adapter):
             return self.guard
-        with self._mutex:
-            if adapter not in self._around:
-                self._around[adapter] = self._make(_Weakly(adapter))
-            return self._around[adapter]
+        if not self._warned:
+            self._warned = warn_of_multiplied_sends(adapter)
+        return self.guard.around(adapter)
+
+
+class _Handle(contextlib.AbstractContextManager["GuardAdapter"]):
+    """What `install` returns: leaving its `with` block takes back just this call of `install`."""
+
+    def __init__(self, installation: _Installation) -> None:
+        self._installation: _Installation | None = installation
+        self._guard = installation.guard
 
     def __enter__(self) -> GuardAdapter:
-        return self.guard
+        return self._guard
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        uninstall(self)
+        installation, self._installation = self._installation, None
+        if installation is not None:
+            _hook.leave(installation)
 
 
-class _Weakly(BaseAdapter):
-    """Sends through a session's own adapter without keeping it alive: the session does, while it sends."""
+class _Hook:
+    """The hook in `requests.Session.get_adapter`, and the installations behind it. Thread-safe.
 
-    def __init__(self, adapter: BaseAdapter) -> None:
-        super().__init__()
-        self._reference = weakref.ref(adapter)
+    It stays harmless where other programs patch `get_adapter` over it, whatever the order of undoing: without
+    installations it passes everything through, and a second layer of it finds a guard, which it leaves alone.
+    """
 
-    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
-        adapter = self._reference()
-        if adapter is None:
-            message = "the adapter of this session is gone"
-            raise requests.ConnectionError(message)
-        return adapter.send(*args, **kwargs)
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._active: tuple[_Installation, ...] = ()
+        self._originals: dict[Callable[..., BaseAdapter], Callable[..., BaseAdapter]] = {}
 
-    def close(self) -> None:
-        """Do nothing: the session closes its own adapter."""
+    def enter(self, *arguments: Any) -> _Installation:
+        """Put in an installation, or join the newest one if its arguments are the same."""
+        with self._mutex:
+            if not self._active or self._active[-1].arguments != arguments:
+                self._active = (*self._active, _Installation(*arguments))
+            self._active[-1].users += 1
+            self._hang()
+            return self._active[-1]
+
+    def leave(self, installation: _Installation) -> None:
+        """Take out an installation, unless others still use it."""
+        with self._mutex:
+            installation.users -= 1
+            if installation.users > 0 or installation not in self._active:
+                return
+            self._remove(installation)
+        installation.guard.retire()
+
+    def pop(self) -> None:
+        """Take out the newest installation, whoever uses it."""
+        with self._mutex:
+            if not self._active:
+                return
+            newest = self._active[-1]
+            self._remove(newest)
+        newest.guard.retire()
+
+    def choose(self, url: str, adapter: BaseAdapter) -> BaseAdapter:
+        """Return the adapter to use for `url`, where the session alone would use `adapter`."""
+        active = self._active
+        if not active or isinstance(adapter, GuardAdapter):
+            return adapter
+        lowered = url.lower()
+        for installation in reversed(active):
+            if lowered.startswith(installation.mounts):
+                return installation.guard_for(adapter)
+        return adapter
+
+    def renew(self) -> None:
+        """Make a forked process independent: connections must not be shared, and threads were left behind."""
+        self._mutex = threading.Lock()
+        for installation in self._active:
+            installation.guard.renew()
+
+    def _remove(self, installation: _Installation) -> None:
+        self._active = tuple(other for other in self._active if other is not installation)
+        original = None if self._active else self._originals.pop(requests.Session.get_adapter, None)
+        if original is not None:
+            requests.Session.get_adapter = original  # type: ignore[method-assign]
+
+    def _hang(self) -> None:
+        original = requests.Session.get_adapter
+        if original not in self._originals:
+            hooked = _hooked(self, original)
+            self._originals[hooked] = original
+            requests.Session.get_adapter = hooked  # type: ignore[method-assign]
 
 
-_installation: Final = _Installation()
+def _hooked(hook: _Hook, original: Callable[..., BaseAdapter]) -> Callable[..., BaseAdapter]:
+    @functools.wraps(original)
+    def get_adapter(self: requests.Session, url: str) -> BaseAdapter:
+        return hook.choose(url, original(self, url))
+
+    return get_adapter
+
+
+_hook: Final = _Hook()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_hook.renew)
 
 
 def install(
@@ -175,71 +235,74 @@ def install(
 
     The hook is where a session chooses its adapter, so it also reaches clients that mount an adapter of their own
     later, or replace their session. URLs other than `prefixes` are not affected. All sessions share one guard and
-    its connections, which outlive `Session.close()`. A session whose adapter is more than stock (a subclass, or
-    with retries) keeps it, as `inner`; one that has a guard mounted keeps that. Thread-safe.
+    its connections, which outlive `Session.close()`; a forked process begins with none. A session whose adapter
+    is more than the stock one (another class, retries, a pool of another size) keeps it, as `inner`; one that has
+    a guard mounted keeps that. Thread-safe.
 
-    Installations nest: the newest that matches a URL is used, and each `uninstall()` takes back the newest. Use
-    the result in a `with` statement to take back just this one.
+    Installing twice with the same arguments is as good as once. Others nest: the newest that matches a URL is
+    used. Use the result in a `with` statement to take back just this one.
 
     Args:
         prefixes: URL prefixes, as for `mount_guard`.
         settings: As for `GuardAdapter`.
-        **adapter_kwargs: As for `GuardAdapter`.
+        **adapter_kwargs: As for `GuardAdapter`; `pool_maxsize` is 32 by default.
 
     Returns:
         A context manager that yields the shared guard.
 
     Raises:
         SettingsError: A setting is unknown or has a value that is not allowed.
+        ValueError: There is no prefix, or one that is no URL.
     """
-    mounts = tuple(_with_slash(prefix) for prefix in ([prefixes] if isinstance(prefixes, str) else prefixes))
-    guard = GuardAdapter(settings, **adapter_kwargs)
-
-    def around(inner: BaseAdapter) -> GuardAdapter:
-        return GuardAdapter(guard.settings, **{**adapter_kwargs, "inner": inner})
-
-    installed = _Installed(guard, mounts, around)
-    _installation.add(installed)
-    return installed
+    policy = settings if isinstance(settings, GuardSettings) else load_settings(settings)
+    return _Handle(_hook.enter(_checked(prefixes), policy, adapter_kwargs))
 
 
-def uninstall(installation: contextlib.AbstractContextManager[GuardAdapter] | None = None) -> None:
-    """Take back the newest :func:`install`, or the given one. Does nothing where there is none. Thread-safe.
+def uninstall() -> None:
+    """Take back the newest :func:`install`, however often it was repeated. Without one, do nothing. Thread-safe.
 
     Calls under way finish under the guard, also those that wait.
     """
-    removed = _installation.remove(installation if isinstance(installation, _Installed) else None)
-    if removed is not None:
-        removed.guard.close_connections()
+    _hook.pop()
 
 
-def _hooked(installation: _Installation, original: Callable[..., BaseAdapter]) -> Callable[..., BaseAdapter]:
-    @functools.wraps(original)
-    def get_adapter(self: requests.Session, url: str) -> BaseAdapter:
-        return installation.choose(url, original(self, url))
-
-    get_adapter._crm_guard = installation  # type: ignore[attr-defined] # noqa: SLF001 (how we know our own hook)
-    return get_adapter
-
-
-def _with_slash(prefix: str) -> str:
-    return prefix.lower() if prefix.endswith("/") else f"{prefix.lower()}/"
+def _checked(prefixes: str | Iterable[str]) -> tuple[str, ...]:
+    """Return prefixes as `requests` compares them, each with its slash at the end."""
+    given = [prefixes] if isinstance(prefixes, str) else list(prefixes)
+    wrong = [prefix for prefix in given if "://" not in prefix]
+    if wrong or not given:
+        message = f"prefixes={prefixes!r} names no place to mount the guard on: give URLs, like {CRM_PREFIXES[0]!r}"
+        raise ValueError(message)
+    return tuple(f"{prefix.lower().rstrip('/')}/" for prefix in given)
 
 
-def _mounted(session: requests.Session, prefix: str) -> BaseAdapter | None:
-    with contextlib.suppress(requests.exceptions.InvalidSchema):
-        return session.get_adapter(prefix)
-    return None
+_STOCK: Final = HTTPAdapter()
+
+
+def _is_stock(adapter: BaseAdapter | None) -> bool:
+    """Tell whether an adapter is the one of `requests`, and nobody put anything of their own into it."""
+    return (
+        type(adapter) is HTTPAdapter
+        and vars(adapter).keys() == vars(_STOCK).keys()
+        and _tls_of(adapter) == _tls_of(_STOCK)
+    )
+
+
+def _is_default(adapter: BaseAdapter) -> bool:
+    """Tell whether a stock adapter was made without arguments, or with such as change nothing."""
+    pool = _pool_of(adapter)
+    return pool.pop("max_retries").total == 0 and pool.items() <= _pool_of(_STOCK).items()
 
 
 def _pool_of(adapter: BaseAdapter | None) -> dict[str, Any]:
     """Return what a stock adapter was configured with, to configure its successor alike."""
     if not isinstance(adapter, HTTPAdapter):
         return {}
-    pool = {name.removeprefix("_"): getattr(adapter, name) for name in _POOL if hasattr(adapter, name)}
-    return {**pool, "max_retries": adapter.max_retries}
+    names = ("pool_connections", "pool_maxsize", "pool_block")
+    return {**{name: getattr(adapter, f"_{name}") for name in names}, "max_retries": adapter.max_retries}
 
 
-def _is_plain(adapter: BaseAdapter) -> bool:
-    """Tell whether an adapter is the stock one, and would repeat nothing."""
-    return type(adapter) is HTTPAdapter and not adapter.max_retries.total
+def _tls_of(adapter: HTTPAdapter) -> dict[str, Any]:
+    """Return what was passed to the connections beside the size of their pool."""
+    manager = adapter.poolmanager
+    return {key: value for key, value in manager.connection_pool_kw.items() if key not in ("maxsize", "block")}
