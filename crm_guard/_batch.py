@@ -193,6 +193,28 @@ def match_named(items: Sequence[Item], sent: Sequence[str | None]) -> dict[int, 
     }
 
 
+def lay(call: Call, envelope: Envelope) -> list[int | None] | None:
+    """Lay the items of an answer on the positions of the request, as `match` does; None where that cannot be."""
+    if call.ids is None or call.names_one or envelope.composite or (envelope.bare and len(call.ids) > 1):
+        return None
+    return match(envelope.items, call.ids, container=call.container, alike=call.endpoint.ids_in is IdsIn.IDS)
+
+
+def records(call: Call, envelope: Envelope, laid: Sequence[int | None] | None) -> list[str | None]:
+    """Return the record that each item speaks of, None where that is not certain.
+
+    Args:
+        call: The request.
+        envelope: The answer.
+        laid: The places of the items, as `lay` found them: an item that names no record is where the others leave
+            room, not where it stands in the answer. None: without such help.
+    """
+    if laid is None or call.ids is None:
+        return [resolve(call, envelope, index)[0] for index, _ in enumerate(envelope.items)]
+    sent = [None if place is None else call.ids[place] for place in laid]
+    return [item.record_id or record_id for item, record_id in zip(envelope.items, sent, strict=True)]
+
+
 def resolve(call: Call, envelope: Envelope, index: int) -> tuple[str | None, str]:
     """Find the record that an item speaks of.
 

@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from crm_guard._batch import Call, Part, match, match_named, resolve
+from crm_guard._batch import Call, Part, lay, match, match_named, records
 from crm_guard._endpoints import IdsIn, Resend
 from crm_guard.errors import GiveUpReason
 
@@ -118,7 +118,8 @@ class Exchange(Generic[R]):
         self.answers: list[Answer[R]] = [first]
         self.envelope = first.envelope
         self.items: list[Item] = list(first.envelope.items)
-        self.places: list[int | None] = self._lay() or [None] * len(self.items)
+        laid = lay(call, first.envelope)
+        self.places: list[int | None] = laid or [None] * len(self.items)
         self.uncertain: frozenset[int] = frozenset()
         self.attempts = 1
         self.reason: GiveUpReason | None = None
@@ -127,7 +128,7 @@ class Exchange(Generic[R]):
         self._waits = waits
         self._deadline = deadline
         self._sent: tuple[int, ...] = tuple(range(len(self.items)))
-        self._ids = [resolve(call, first.envelope, slot)[0] for slot, _ in enumerate(self.items)]
+        self._ids = records(call, first.envelope, laid)
         self.pending = self._locked(self._sent)
         if self.pending:
             self.retry_after = max(next(waits), first.retry_after or 0.0)
@@ -259,13 +260,6 @@ class Exchange(Generic[R]):
         named = {item.record_id for item in self.items} - {None}
         return endpoint.reads or named <= {route.record_id}
 
-    def _lay(self) -> list[int | None] | None:
-        """Lay the slots of the first answer on the positions of the request."""
-        call, envelope = self.call, self.envelope
-        if call.ids is None or call.names_one or envelope.composite or (envelope.bare and len(call.ids) > 1):
-            return None
-        return match(envelope.items, call.ids, container=call.container, alike=call.endpoint.ids_in is IdsIn.IDS)
-
     def _absorb_whole(self, answer: Answer[R]) -> None:
         if answer.failed or (answer.envelope is None and answer.status >= 400):
             self.reason = GiveUpReason.FOLLOW_UP
@@ -274,7 +268,7 @@ class Exchange(Generic[R]):
             return
         self.envelope = answer.envelope or self.envelope
         self.items = list(answer.envelope.items) if answer.envelope else []
-        self._ids = [resolve(self.call, self.envelope, slot)[0] for slot, _ in enumerate(self.items)]
+        self._ids = records(self.call, self.envelope, None)
         self.places = [None] * len(self.items)
         self._sent = tuple(range(len(self.items)))
         self.pending = self._locked(self._sent)

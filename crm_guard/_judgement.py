@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from crm_guard._approval import Diagnosis, choose
-from crm_guard._batch import Call, resolve
+from crm_guard._batch import Call, lay, records
 from crm_guard._envelope import UNAPPROVED, Envelope, Item
 from crm_guard.remediation import hint_for_lock
 from crm_guard.report import RecordOutcome
@@ -89,10 +89,17 @@ def outcomes_of(exchange: Exchange[Any], judge: Judge) -> tuple[RecordOutcome, .
 
 def outcomes_in(envelope: Envelope, judge: Judge) -> tuple[RecordOutcome, ...]:
     """Judge every item of an answer, outside any exchange."""
+    laid = lay(judge.call, envelope)
+    found = records(judge.call, envelope, laid)
+    places = laid or [None] * len(found)
     return tuple(
-        judge.outcome(item, resolve(judge.call, envelope, index)[0], index if item.sub is None else item.sub)
+        judge.outcome(item, found[index], _first(places[index], item.sub, index))
         for index, item in enumerate(envelope.items)
     )
+
+
+def _first(*wishes: int | None) -> int:
+    return next(wish for wish in wishes if wish is not None)
 
 
 def unapproved(outcomes: Sequence[RecordOutcome]) -> tuple[str, ...]:
@@ -101,5 +108,4 @@ def unapproved(outcomes: Sequence[RecordOutcome]) -> tuple[str, ...]:
 
 
 def _position(exchange: Exchange[Any], slot: int) -> int:
-    place, sub = exchange.places[slot], exchange.items[slot].sub
-    return place if place is not None else slot if sub is None else sub
+    return _first(exchange.places[slot], exchange.items[slot].sub, slot)
