@@ -15,7 +15,7 @@ from crm_guard._batch import read_call
 from crm_guard._envelope import MARK, read_envelope
 from crm_guard._exchange import Answer, Exchange, Wait, credits_left
 from crm_guard._judgement import Judge, outcomes_in, outcomes_of, unapproved
-from crm_guard._merge import Merged, merge, with_hints, write_body
+from crm_guard._merge import Merged, merge, with_hint, write_body
 from crm_guard.errors import GiveUpReason, GuardError
 from crm_guard.events import EventKind, GuardEvent, emit
 from crm_guard.locks import Unshared
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from requests import PreparedRequest, Response
 
+    from crm_guard._envelope import Item
     from crm_guard.adapter import GuardAdapter
     from crm_guard.locks import Waiter
     from crm_guard.report import RecordOutcome
@@ -183,12 +184,12 @@ class GuardedCall:
 
     def _result(self, exchange: Exchange[Response], outcomes: Sequence[RecordOutcome]) -> Response:
         """Return the last response if it is the whole answer, else one made of all answers."""
-        hinted = self._settings.hints_in_body and self._hinted(exchange, outcomes)
+        items = self._told(exchange, outcomes)
         latest, merged = exchange.latest, None
         if not exchange.complete:
-            merged = merge(exchange)
-        elif hinted and latest.envelope is not None:
-            merged = Merged(latest.status, write_body(latest.envelope, exchange.items))
+            merged = merge(exchange, items)
+        elif items != exchange.items and latest.envelope is not None:
+            merged = Merged(latest.status, write_body(latest.envelope, items))
         response = latest.response if merged is None else self._remade(exchange, merged)
         earlier = [answer.response for answer in exchange.answers if answer.response is not response]
         for answered in earlier:
@@ -204,14 +205,15 @@ class GuardedCall:
             self._adapter, self._request, latest, merged.status, reasons.get(merged.status), merged.body
         )
 
-    def _hinted(self, exchange: Exchange[Response], outcomes: Sequence[RecordOutcome]) -> bool:
-        """Put the hints into the blocked items' messages; tell whether any was put."""
-        blocked = [slot for slot, outcome in enumerate(outcomes) if outcome.blocked and outcome.hint]
-        if exchange.envelope.composite:
-            return False  # these items lie deeper than a body can be rewritten without touching the rest
-        for slot in blocked:
-            exchange.items[slot] = with_hints(exchange.items[slot], outcomes[slot].hint)
-        return bool(blocked)
+    def _told(self, exchange: Exchange[Response], outcomes: Sequence[RecordOutcome]) -> list[Item]:
+        """Return the items of the answer, the blocked ones with their hints if the settings want these."""
+        # Items of a composite answer lie too deep to rewrite them without touching the rest of the body.
+        if not self._settings.hints_in_body or exchange.envelope.composite:
+            return exchange.items
+        return [
+            with_hint(item, outcome.hint) if outcome.blocked else item
+            for item, outcome in zip(exchange.items, outcomes, strict=False)
+        ]
 
     def _report(
         self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...], response: Response

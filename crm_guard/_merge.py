@@ -36,14 +36,14 @@ class Merged:
     body: bytes
 
 
-def merge(exchange: Exchange[Any]) -> Merged:
-    """Put CRM's last word on each record into one answer."""
-    kind = _kind(exchange.items)
+def merge(exchange: Exchange[Any], items: Sequence[Item]) -> Merged:
+    """Put CRM's last word on each record into one answer: `items`, in the wording that the caller is to see."""
+    kind = _kind(items)
     models = [answer for answer in exchange.answers if _is_model(answer, exchange.envelope, kind)]
     model = models[-1] if models else exchange.answers[0]
     status = model.status if models else _usual_status(exchange, kind)
     envelope = model.envelope or exchange.envelope
-    return Merged(status, write_body(envelope, exchange.items))
+    return Merged(status, write_body(envelope, items))
 
 
 def write_body(envelope: Envelope, items: Sequence[Item]) -> bytes:
@@ -57,7 +57,7 @@ def write_body(envelope: Envelope, items: Sequence[Item]) -> bytes:
     return b"{" + b",".join(json.dumps(key).encode() + b":" + raw for key, raw in written.items()) + b"}"
 
 
-def with_hints(item: Item, hint: str) -> Item:
+def with_hint(item: Item, hint: str) -> Item:
     """Return the item with `hint` behind its message, and every other byte as it was."""
     text = item.raw.decode()
     try:
