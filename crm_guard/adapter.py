@@ -19,12 +19,7 @@ from crm_guard._clock import Clock, Interrupts, SystemClock
 from crm_guard._conversation import GuardedCall
 from crm_guard._endpoints import READ_METHODS
 from crm_guard._envelope import MARK
-from crm_guard.locks import LockRegistry, Unshared
-
-try:
-    from crm_guard.locks import MemoryLockRegistry
-except ImportError:
-    MemoryLockRegistry = lambda wake_at_once: Unshared()
+from crm_guard.locks import LockRegistry, MemoryLockRegistry, Unshared
 from crm_guard.settings import GuardSettings, Source, load_settings
 
 if TYPE_CHECKING:
