@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
-from . import actions, composite, photos, reads, writes
+from . import actions, composite, org, photos, reads, writes
 from .faults import Fault, applies, encode, kind_of
 from .messages import (
     JSON_TYPE,
@@ -24,7 +24,7 @@ from .messages import (
     too_many_requests,
 )
 from .records import Record, State, Store, snapshot
-from .routes import Kind, resolve
+from .routes import TOKEN_PATH, Kind, resolve
 from .visit import EngineOptions, Notes, Options, Visit
 
 if TYPE_CHECKING:
@@ -64,10 +64,16 @@ _HANDLERS: Mapping[Kind, Callable[[Visit], Reply]] = {
     Kind.LOCK: reads.lock_record,
     Kind.UNLOCK: reads.unlock_record,
     Kind.COMPOSITE: composite.composite,
+    Kind.TOKEN: org.issue_token,
+    Kind.MODULES: org.list_modules,
+    Kind.FIELDS: org.list_fields,
+    Kind.USERS: org.list_users,
+    Kind.ORG: org.show_org,
 }
+_META = frozenset({Kind.MODULES, Kind.FIELDS, Kind.USERS, Kind.ORG})
 _READS = frozenset({Kind.LIST, Kind.READ, Kind.PHOTO_GET, Kind.CONVERSION_OPTIONS, Kind.SHARE_LIST, Kind.LOCKS})
 _SCOPES: Mapping[Kind, str] = {
-    **dict.fromkeys(_READS, "READ"),
+    **dict.fromkeys(_READS | _META, "READ"),
     **dict.fromkeys((Kind.CREATE, Kind.UPSERT, Kind.SHARE), "CREATE"),
     **dict.fromkeys((Kind.DELETE, Kind.DELETE_ONE, Kind.MASS_DELETE), "DELETE"),
 }
@@ -407,6 +413,8 @@ class Engine:
     def _gate(self, request: Request, *, crowded: bool) -> Reply | None:
         """Return the answer to a call that CRM does not even look at."""
         token = (request.header("Authorization") or "").removeprefix(_TOKEN_PREFIX)
+        if request.path == TOKEN_PATH:
+            return None
         if crowded or self._credits == 0:
             return too_many_requests()
         if self._tokens is not None and token not in self._tokens:
@@ -459,10 +467,17 @@ class Engine:
                 rng=self._rng,
                 notes=notes,
                 dispatch=lambda sub: self._route(sub, store, now, notes),
+                new_token=self._new_token,
             )
             return _HANDLERS[route.kind](visit)
         except RequestError as error:
             return error.reply
+
+    def _new_token(self) -> str:
+        token = f"1000.{self._rng.getrandbits(128):032x}"
+        if self._tokens is not None:
+            self._tokens.add(token)
+        return token
 
     def _charge(self, cost: int) -> None:
         self._credits_spent += cost

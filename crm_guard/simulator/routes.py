@@ -49,6 +49,11 @@ class Kind(StrEnum):
     LOCK = "lock-record"
     UNLOCK = "unlock-record"
     COMPOSITE = "composite-api"
+    TOKEN = "refresh-token"  # noqa: S105
+    MODULES = "get-modules"
+    FIELDS = "get-fields"
+    USERS = "get-users"
+    ORG = "get-org"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class Route:
     Attributes:
         kind: The call.
         version: API version, for instance `8.0` or `2.1`.
-        module: API name of the module; empty for a composite request.
+        module: API name of the module; empty where a call is about none.
         reference: Record id, or external value, of the path; empty where the path has none.
         lock_id: Id of the lock in the path of an unlock call, else empty.
     """
@@ -72,11 +77,16 @@ class Route:
 
 _ADDRESS = re.compile(r"/crm(?:/[^/]+)*?/v(\d+(?:\.\d+)?)/(.+)")
 _VERSIONS = (2.0, 9.0)
+TOKEN_PATH = "/oauth/v2/token"  # noqa: S105
 
 _M = r"(?P<module>[A-Za-z][A-Za-z0-9_]{0,99})"
 _R = _M + r"/(?P<reference>(?!actions$|upsert$|search$|deleted$)[^/]+)"
 _TABLE: tuple[tuple[str, Mapping[str, Kind]], ...] = (
     ("__composite_requests", {"POST": Kind.COMPOSITE}),
+    ("settings/modules", {"GET": Kind.MODULES}),
+    ("settings/fields", {"GET": Kind.FIELDS}),
+    ("users", {"GET": Kind.USERS}),
+    ("org", {"GET": Kind.ORG}),
     (
         _M,
         {"GET": Kind.LIST, "POST": Kind.CREATE, "PUT": Kind.UPDATE, "DELETE": Kind.DELETE},
@@ -125,6 +135,8 @@ def resolve(method: str, path: str) -> Route:
     Raises:
         RequestError: No such address (404), or it does not take this method (405).
     """
+    if path == TOKEN_PATH and method == "POST":
+        return Route(Kind.TOKEN, _VERSIONS[0])
     address = _ADDRESS.fullmatch(path)
     if address is None or not _VERSIONS[0] <= float(address[1]) < _VERSIONS[1]:
         raise RequestError(invalid_url())

@@ -145,6 +145,7 @@ class Visit:
         rng: Source of random order.
         notes: For the log.
         dispatch: Answers a sub-request of a composite in this visit's store.
+        new_token: Makes an access token that is accepted from now on.
     """
 
     request: Request
@@ -155,6 +156,7 @@ class Visit:
     rng: random.Random
     notes: Notes
     dispatch: Callable[[Request], Reply]
+    new_token: Callable[[], str]
 
     @cached_property
     def body(self) -> Json:
