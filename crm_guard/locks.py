@@ -202,7 +202,7 @@ class Lock:
         """Return the instant at which the holder loses the probe; without a holder the distant past."""
         if self.holder is None:
             return float("-inf")
-        return (self.refused if self.due is None else self.due) + self.holder.patience
+        return max(self.refused, self.refused if self.due is None else self.due) + self.holder.patience
 
 
 class Pending(NamedTuple):
@@ -259,7 +259,7 @@ class LockTable:
             self._let_go(pending.mine, now, call)
             pending = self.sort(call, now)
         if pending.held:
-            self._follow(call, pending)
+            self._follow(call, pending, now)
         elif pending.mine or not pending.free:
             self._probe(call, pending)
         else:
@@ -373,20 +373,19 @@ class LockTable:
             lock.due = lock.refused + call.delay
         return lock.due
 
-    def _follow(self, call: Call, pending: Pending) -> None:
+    def _follow(self, call: Call, pending: Pending, now: float) -> None:
         call.when = min(self.locks[key].lapse() for key in pending.held)
         if pending.idle:
             share = min(_STRAY_SHARE, len(call.keys) / len(pending.idle))
             call.when = min(call.when, call.start + call.delay * _STRAY_DELAYS * share)
         if pending.free or pending.mine:  # the latter: unshared ones
-            tick = max(chain([call.start], self._under_way(pending.held))) + call.delay
+            tick = max(chain([call.start], self._under_way(pending.held, now))) + call.delay
             if tick <= call.when:
                 call.when, call.paced = tick, True
 
-    def _under_way(self, keys: Iterable[str]) -> Iterable[float]:
-        for lock in map(self.locks.__getitem__, keys):
-            if lock.due is not None and lock.holder is not None and not lock.holder.waiting:
-                yield lock.due
+    def _under_way(self, keys: Iterable[str], now: float) -> Iterable[float]:
+        dues = (self.locks[key].due for key in keys)
+        return (due for due in dues if due is not None and due <= now)
 
     def _pull_forward(self, keys: Iterable[str], due: float) -> None:
         for lock in map(self.locks.__getitem__, keys):
@@ -553,8 +552,7 @@ class SharedWaiter:
         """Block until some of `keys` should be sent; see :meth:`Waiter.wait`."""
         if not keys:
             return frozenset()
-        with self._mutex:
-            self._table.enrol(self._call, keys, delay, self._clock.now())
+        self._enter(keys, delay)
         while True:
             self._wake.clear()
             going, again = self._look()
@@ -577,6 +575,10 @@ class SharedWaiter:
         """End the call: hand on its probes, give back its slot."""
         with self._mutex:
             self._table.leave(self._call, self._clock.now())
+
+    def _enter(self, keys: Collection[str], delay: float) -> None:
+        with self._mutex:
+            self._table.enrol(self._call, keys, delay, self._clock.now())
 
     def _look(self) -> tuple[frozenset[str], float]:
         """Return the keys to send now, if any, and the instant to look again."""

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG005 - the lambdas of a table share one signature
 """Waiting and sharing, simulated without sleeping: `python tests/benchmarks/waits.py` (about ten seconds).
 
 First table: one caller alone, policies against lock lengths. Second: many callers over the rules of
@@ -200,8 +201,8 @@ def batches(seed, *, shared, draw, callers=20, size=100, pool=500, locked=50, **
     crowd = Crowd(seed, shared=shared, **options)
     crowd.unlocks = {f"o|{number}": draw(crowd.random) for number in range(locked)}
     keys = {name: [f"o|{n}" for n in crowd.random.sample(range(pool), size)] for name in range(callers)}
-    for name in keys:
-        crowd.at(crowd.random.uniform(0, 0.2), lambda name=name: Caller(crowd, name, keys[name]))
+    for name, its in keys.items():
+        crowd.at(crowd.random.uniform(0, 0.2), lambda name=name, its=its: Caller(crowd, name, its))
     crowd.run()
     assert len(crowd.writes) == callers * size, "a write was lost"
     unlocked = {name: max(crowd.unlocks.get(key, 0.0) for key in keys[name]) for name in keys}
@@ -225,8 +226,8 @@ def main():
     print(f"\n{'many callers':40}    calls  (most)  delay mean    p95  at once")
     crowds = [(f"50 x 1 record, locked {n} s", one_record, {"length": float(n)}) for n in (5, 30)]
     crowds.append(("50 over 25 s x 1 record, locked 30 s", one_record, {"length": 30.0, "spread": 25.0}))
-    for name in ("constant 5", "lognormal 5", "bimodal 2/30"):
-        crowds.append((f"20 x 100 records, {name}", batches, {"draw": LENGTHS[name]}))
+    lengths = list(LENGTHS.items())[:3]
+    crowds += [(f"20 x 100 records, {name}", batches, {"draw": draw}) for name, draw in lengths]
     for title, make, options in crowds:
         for shared in (False, True):
             row = summary(make, shared=shared, **options)
