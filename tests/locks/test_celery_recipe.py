@@ -1,0 +1,83 @@
+"""The README's recipe for Celery, run with a real worker on a real Redis."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from crm_guard._clock import SystemClock
+from crm_guard.simulator import Simulator
+
+README = Path(__file__).parent.parent.parent / "README.md"
+
+
+@pytest.fixture
+def recipe():
+    (snippet,) = re.findall(
+        r"^```python\n((?:(?!^```).)*?Celery\(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE
+    )
+    return snippet
+
+
+@pytest.fixture
+def crm_server():
+    with Simulator(token="secret") as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def worker(recipe, server, crm_server, tmp_path):
+    """A Celery worker in a process of its own that runs the recipe; yields the module of the recipe."""
+    (tmp_path / "crm_tasks.py").write_text(recipe)
+    told = {
+        "BROKER_URL": server.url,
+        "CRM_URL": crm_server.url,
+        "CRM_TOKEN": "Zoho-oauthtoken secret",
+        "CRM_GUARD_WAIT_INITIAL": "0.2",
+        "PYTHONWARNINGS": "ignore",
+    }
+    command = [sys.executable, "-m", "celery", "-A", "crm_tasks", "worker", "--pool=solo", "--loglevel=INFO"]
+    with (tmp_path / "worker.log").open("w") as log, pytest.MonkeyPatch.context() as patch:
+        process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | told, stdout=log, stderr=log)
+        for name, value in told.items():
+            patch.setenv(name, value)
+        try:
+            yield module_from(tmp_path / "crm_tasks.py"), tmp_path / "worker.log"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def module_from(path):
+    spec = importlib.util.spec_from_file_location("crm_tasks", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def until(condition, seconds=30.0):
+    clock, never = SystemClock(), threading.Event()
+    end = clock.now() + seconds
+    while not condition() and clock.now() < end:
+        clock.wait(never, 0.05)
+    return condition()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_batch_is_finished_by_the_queue_and_no_worker_sleeps_on_a_lock(worker, crm_server):
+    tasks, log = worker
+    ids = [crm_server.add_record("Leads", **({} if number % 10 else {"refusals": 2})) for number in range(100)]
+    tasks.update(f"{crm_server.url}/crm/v8/Leads", [{"id": lead, "Company": "Zylker"} for lead in ids])
+    assert until(lambda: len(crm_server.write_counts) == 100), log.read_text()
+    assert set(crm_server.write_counts.values()) == {1}
+    assert [len(call.record_ids) for call in crm_server.calls] == [100, 10, 10]
+    text = log.read_text()
+    assert text.count("Retry in 0.") == 2
+    assert "secret" not in text
+    assert until(lambda: "succeeded" in log.read_text())
+    tasks.app.close()
