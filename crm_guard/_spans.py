@@ -86,9 +86,10 @@ def _value(text: str, at: int) -> Span:
 
 def _after_comma(text: str, at: int, bracket: str) -> int:
     at = _skip(text, at)
-    if text.startswith(",", at):
-        return _skip(text, at + 1)
-    if not text.startswith(bracket, at):
-        message = f"expected ',' or {bracket!r}"
+    if text.startswith(bracket, at):
+        return at
+    after = _skip(text, at + 1)
+    if not text.startswith(",", at) or text.startswith(bracket, after):
+        message = f"expected ',' and a value, or {bracket!r}"
         raise json.JSONDecodeError(message, text, at)
-    return at
+    return after

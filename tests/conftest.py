@@ -1,9 +1,13 @@
 """What most tests need: a simulated CRM, a guarded session, and a clock that nobody waits for."""
 
+import io
+import json
 import threading
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPResponse
 
 from crm_guard import GuardAdapter, GuardSettings
 from crm_guard.simulator import Simulator
@@ -41,6 +45,28 @@ class Recorder(list):
         return [event.kind.value for event in self]
 
 
+class Canned(HTTPAdapter):
+    """Gives the answers it was made with, the last one again and again: `(status, body[, headers])`."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.answers = list(answers)
+        self.sent = []
+        self.given = []
+
+    def send(self, request, **options):
+        status, body, *more = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        raw = HTTPResponse(
+            body=io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode()),
+            headers={"Content-Type": "application/json", **(more[0] if more else {})},
+            status=status,
+            preload_content=False,
+        )
+        self.sent.append(request)
+        self.given.append(self.build_response(request, raw))
+        return self.given[-1]
+
+
 @pytest.fixture
 def clock():
     return FakeClock()
@@ -75,6 +101,20 @@ def guard(crm, clock, events):
     yield make
     for session in sessions:
         session.close()
+
+
+@pytest.fixture
+def canned(clock, events):
+    """Makes sessions with a guard that get prepared answers, without any network."""
+
+    def make(*answers, hooks=(), **policy):
+        session = requests.Session()
+        session.inner = Canned(answers)
+        adapter = GuardAdapter(GuardSettings(**policy), clock=clock, hooks=[events, *hooks], inner=session.inner)
+        session.mount("https://", adapter)
+        return session
+
+    return make
 
 
 @pytest.fixture
