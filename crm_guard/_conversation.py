@@ -58,8 +58,8 @@ class GuardedCall:
         )
         version = self._version_path.rstrip("/").rpartition("/")[2]
         self._judge = Judge(self._call, self._settings.retry_actions, version)
-        self._waits = self._settings.waits(random.random)
-        self._deadline: float | None = None
+        self._waits = self._paced()
+        self._began: float | None = None
         self._waited = 0.0
         self._spent = 1
         self._in_flight = False
@@ -159,9 +159,12 @@ class GuardedCall:
         answer = self._answer(response, self._adapter.readable(request, response, stream=self._options["stream"]))
         self._in_flight = False
         exchange.absorb(answer)
+        free = [slot for slot in slots if slot not in exchange.pending and slot not in exchange.uncertain]
         if exchange.reason is None:
             self._share(exchange, slots)
-        self._tell(EventKind.UNLOCKED, exchange, [slot for slot in slots if slot not in exchange.pending])
+            if free:
+                self._adapter.lengths.observe(self._origin, self._elapsed())
+        self._tell(EventKind.UNLOCKED, exchange, free)
 
     def _answer(self, response: Response, body: bytes | None) -> Answer[Response]:
         return Answer(
@@ -307,9 +310,20 @@ class GuardedCall:
 
     def _begin(self) -> float:
         """Return the instant at which the call's budget ends; it starts with the first refusal or wait."""
-        if self._deadline is None:
-            self._deadline = self._adapter.clock.now() + self._settings.timeout
-        return self._deadline
+        if self._began is None:
+            self._began = self._adapter.clock.now()
+        return self._began + self._settings.timeout
+
+    def _elapsed(self) -> float:
+        return self._adapter.clock.now() - self._began if self._began is not None else 0.0
+
+    def _paced(self) -> Iterator[float]:
+        """Yield the waits of the settings, or what earlier locks have taught to be better; never above `wait_max`."""
+        for plain in self._settings.waits(random.random):
+            learnt = self._adapter.lengths.next_wait(
+                self._origin, elapsed=self._elapsed(), plain=plain, u=random.random()
+            )
+            yield min(learnt, self._settings.wait_max)
 
     def _closed(self) -> bool:
         return self._adapter.interrupts.closed_since(self._ticket)

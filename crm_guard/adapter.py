@@ -19,6 +19,7 @@ from crm_guard._clock import Clock, Interrupts, SystemClock
 from crm_guard._conversation import GuardedCall
 from crm_guard._endpoints import READ_METHODS
 from crm_guard._envelope import MARK
+from crm_guard._waiting import LockLengths
 from crm_guard.locks import LockRegistry, MemoryLockRegistry, Unshared
 from crm_guard.settings import GuardSettings, Source, load_settings
 
@@ -103,6 +104,7 @@ class GuardAdapter(HTTPAdapter):
         self.interrupts = Interrupts()
         self.scopes = ScopeMemory()
         self.locks: LockRegistry = self._registry()
+        self.lengths = LockLengths() if self._clock else _process_lengths()
         self._crm = re.compile(self.settings.path_pattern)
         self._warned = False
 
@@ -230,6 +232,12 @@ def _make_registry(settings: GuardSettings, *, own: bool) -> LockRegistry:
 
 
 @functools.cache
+def _process_lengths() -> LockLengths:
+    """Return what all adapters of the process have seen of lock lengths."""
+    return LockLengths()
+
+
+@functools.cache
 def _process_registry(wake_at_once: int) -> MemoryLockRegistry:
     """Return the registry that all adapters of the process share: many programs use one session per thread."""
     return MemoryLockRegistry(wake_at_once=wake_at_once)
@@ -237,6 +245,7 @@ def _process_registry(wake_at_once: int) -> MemoryLockRegistry:
 
 if hasattr(os, "register_at_fork"):  # a mutex that was held at the fork stays held in the child
     os.register_at_fork(after_in_child=_process_registry.cache_clear)
+    os.register_at_fork(after_in_child=_process_lengths.cache_clear)
 
 
 class _Nesting(threading.local):

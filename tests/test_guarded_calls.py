@@ -110,7 +110,7 @@ def test_a_refusal_that_was_asked_for_as_a_stream_is_waited_out_too(crm, guard, 
 
 def test_a_refused_call_leaves_its_connection_to_the_next(crm, guard, leads):
     lead = crm.add_record("Leads", refusals=8)
-    guard(wait_max=1.0).put(f"{leads}/{lead}", json=ROW)
+    guard(wait_initial=1.0, wait_max=1.0).put(f"{leads}/{lead}", json=ROW)
     assert len(crm.calls) == 9
     assert crm.connections == 1
 
@@ -119,8 +119,8 @@ class TestWaits:
     def test_the_first_wait_is_a_real_one_and_no_wait_is_above_the_ceiling(self, crm, guard, leads, clock):
         lead = crm.add_record("Leads", refusals=12)
         guard().put(f"{leads}/{lead}", json=ROW)
-        assert 0.8 <= clock.waits[0] <= 1.0
-        assert all(later >= 0.8 for later in clock.waits)
+        assert 2.4 <= clock.waits[0] <= 3.0
+        assert all(later >= 2.4 for later in clock.waits)
         assert max(clock.waits) <= 8.0
 
     def test_p4_no_wait_begins_that_would_end_after_the_deadline(self, crm, guard, leads, clock):
@@ -227,11 +227,11 @@ class TestRefusals:
 
     @pytest.mark.parametrize("then", ["zia_vision_rejected", "zia_vision_pending", "approval_process_pending"])
     def test_a_lock_that_ends_in_a_refusal_is_a_refusal(self, crm, guard, leads, then):
-        lead = crm.add_record("Leads", locked_for=2.0, then=then)
+        lead = crm.add_record("Leads", locked_for=4.0, then=then)
         with pytest.raises(NotApprovedError) as caught:
             guard(diagnose=False).put(f"{leads}/{lead}", json=ROW)
         assert caught.value.report.attempts == len(crm.calls) == 3
-        assert caught.value.report.waited > 2.0
+        assert caught.value.report.waited > 4.0
         assert caught.value.retry_after is None
 
     def test_a_lock_that_becomes_one_of_another_kind_is_final(self, crm, guard, leads):

@@ -147,9 +147,9 @@ class TestDefaults:
         assert DEFAULTS == {
             "attempts": 30,
             "timeout": 120.0,
-            "wait_initial": 1.0,
+            "wait_initial": 3.0,
             "wait_max": 8.0,
-            "wait_exp_base": 1.5,
+            "wait_exp_base": 1.2,
             "wait_jitter": 0.2,
             "retry_actions": ("zia_vision_processing",),
             "raise_on": "failure",
@@ -275,7 +275,7 @@ class TestOtherWaysIn:
             msgspec.convert({name: value}, GuardSettings)
 
     def test_convert_carries_our_error_for_what_types_cannot_say(self) -> None:
-        with pytest.raises(msgspec.ValidationError, match=r"at least wait_initial=1\.0") as caught:
+        with pytest.raises(msgspec.ValidationError, match=r"at least wait_initial=3\.0") as caught:
             msgspec.convert({"wait_max": 0.5}, GuardSettings)
         assert isinstance(caught.value.__cause__, SettingsError)
 
@@ -332,7 +332,7 @@ class TestWaits:
 
     def test_default_sequence_is_the_documented_one(self) -> None:
         ceilings = list(itertools.islice(GuardSettings().waits(lambda: 0.0), 8))
-        assert ceilings == [1.0, 1.5, 2.25, 3.375, 5.0625, 7.59375, 8.0, 8.0]
+        assert ceilings == pytest.approx([3.0, 3.6, 4.32, 5.184, 6.2208, 7.46496, 8.0, 8.0])
 
     def test_jitter_shortens_each_wait_by_its_share_of_the_random_number(self) -> None:
         draws = iter([0.0, 0.5, 1.0])
@@ -348,8 +348,8 @@ class TestWaits:
         ("options", "last"),
         [
             ({}, 8.0),
-            ({"wait_exp_base": 1}, 1.0),
-            ({"wait_exp_base": 1 + 2**-52}, 1.0),
+            ({"wait_exp_base": 1}, 3.0),
+            ({"wait_exp_base": 1 + 2**-52}, 3.0),
             ({"wait_exp_base": sys.float_info.max}, 8.0),
             ({"wait_exp_base": 1e200, "wait_initial": 1e-250}, 8.0),
             ({"wait_initial": 5e-324, "wait_exp_base": 1e300}, 8.0),
@@ -362,8 +362,8 @@ class TestWaits:
     def test_calls_do_not_share_a_sequence(self) -> None:
         settings = GuardSettings()
         first = settings.waits(lambda: 0.0)
-        assert [next(first), next(first)] == [1.0, 1.5]
-        assert next(settings.waits(lambda: 0.0)) == 1.0
+        assert [next(first), next(first)] == pytest.approx([3.0, 3.6])
+        assert next(settings.waits(lambda: 0.0)) == 3.0
 
 
 class TestEnvironment:
