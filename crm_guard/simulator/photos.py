@@ -41,7 +41,10 @@ def download(visit: Visit) -> Reply:
         return one(visit, refused)
     if record.image is None:
         return Reply(status=204)
-    return Reply(status=200, headers={"Content-Type": _media_type(record.image)}, body=record.image)
+    # Zoho's Python SDK takes the file's name from this header, and fails without it.
+    name = f"attachment;filename*=UTF-8''{record.id}"
+    headers = {"Content-Type": _media_type(record.image), "Content-Disposition": name}
+    return Reply(status=200, headers=headers, body=record.image)
 
 
 def upload(visit: Visit) -> Reply:
