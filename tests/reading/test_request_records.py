@@ -191,7 +191,7 @@ PATHS = st.sampled_from(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(data=st.data(), target=PATHS, external=st.booleans())
 def test_no_body_at_all_makes_the_reader_raise(documents, data, target, external):
     body = data.draw(st.binary(max_size=40) | documents.map(lambda value: json.dumps(value).encode()) | st.none())

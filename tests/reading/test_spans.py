@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crm_guard._spans import elements, members, pick, splice
@@ -16,6 +16,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(BLANKS, VALUES, BLANKS), max_size=5), BLANKS, st.booleans())
 def test_every_element_is_found_where_it_lies(parts, blank, escaped):
     written = [json.dumps(value, ensure_ascii=escaped) for _, value, _ in parts]
@@ -28,6 +29,7 @@ def test_every_element_is_found_where_it_lies(parts, blank, escaped):
     assert pick(text, spans, range(0, len(spans), 2)) == f"[{','.join(written[::2])}]"
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text(max_size=4), st.tuples(VALUES, BLANKS), max_size=5), BLANKS)
 def test_every_member_is_found_where_it_lies(parts, blank):
     inside = ",".join(
@@ -39,6 +41,7 @@ def test_every_member_is_found_where_it_lies(parts, blank):
     assert all(text[span.start : span.end] == json.dumps(span.value) for span in found.values())
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.text(alphabet='{}[],:"\\ue0123-.xnat \t', max_size=30))
 def test_any_text_is_read_as_json_reads_it_or_not_at_all(text):
     for read, kind in ((members, dict), (elements, list)):
@@ -80,6 +83,7 @@ def test_an_absurd_depth_is_a_recursion_error():
         elements("[" * 100_000)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.text(max_size=20), st.data())
 def test_only_the_replaced_stretches_change(text, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6, unique=True)))
