@@ -8,9 +8,9 @@ every claim is simply granted: each process goes on alone.
 
 In Redis, all under `prefix`:
 
-* `lock:<origin|id>`, a string: who probes, and when it is due (milliseconds on the server's clock). It lives until
-  then plus `lease`, and the owner's heartbeat prolongs it while the owner lives: after a `kill -9` it is gone
-  `lease` seconds after the due instant, and the next process that looks takes over.
+* `lock:<origin|id>`, a string: who probes, and when it is due (milliseconds on the server's clock). It lives for
+  `lease` seconds, and the owner's heartbeat prolongs it: after a `kill -9` it is soon gone, and a process that
+  follows takes over `poll` seconds after the due instant.
 * `pace:<origin>`, a sorted set: the calls that an unlock set off, each with its own end of lease.
 * channel `news`: `locked`, `free`, `release` (of a probe), `slot` (given back). Pub/sub is a shortcut only; whoever
   follows a remote prober asks again `poll` seconds after its due instant, and a call without a slot every `poll`.
@@ -68,7 +68,7 @@ end
 if #got == 0 or (#held > 0 and ARGV[4] == 'all') then return held end
 local due = tonumber(ARGV[2])
 for _, key in ipairs(got) do
-  redis.call('SET', key, ARGV[1] .. ' ' .. string.format('%.0f', now + due), 'PX', math.max(due, 0) + ARGV[3])
+  redis.call('SET', key, ARGV[1] .. ' ' .. string.format('%.0f', now + due), 'PX', ARGV[3])
 end
 redis.call('PUBLISH', ARGV[5], cjson.encode({by = ARGV[1], kind = 'locked', due = due, keys = names}))
 return held
@@ -80,7 +80,7 @@ _RENEW = """
 for _, key in ipairs(KEYS) do
   local value = redis.call('GET', key)
   if value and string.sub(value, 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then
-    if redis.call('PTTL', key) < tonumber(ARGV[2]) then redis.call('PEXPIRE', key, ARGV[2]) end
+    redis.call('PEXPIRE', key, ARGV[2])
   end
 end
 return 1
@@ -131,7 +131,7 @@ class RedisLink:
     Args:
         client: A `redis.Redis` with short socket timeouts.
         prefix: Put before every key and channel.
-        lease: Seconds that a claim outlives its due instant, and a slot its last heartbeat.
+        lease: Seconds that a claim or a slot outlives the last heartbeat.
         clock: Tells how long ago the last failure was.
     """
 
@@ -177,6 +177,10 @@ class RedisLink:
         """Give a slot back, and tell the others."""
         self._run("give", [origin], call, self.process, self.channel, origin, where="pace:")
 
+    def nudge(self) -> None:
+        """Wake our own listener, which is asleep on the news."""
+        self._try(lambda: self.client.publish(self.channel, "{}"))
+
     def failed(self, error: Exception) -> None:
         """Do without Redis from now on; warn, if that is news."""
         with self._mutex:
@@ -196,10 +200,14 @@ class RedisLink:
         return self.up
 
     def _run(self, script: str, keys: Iterable[str], *args: Any, where: str = "lock:") -> Any:
+        places = [self.prefix + where + key for key in keys]
+        return self._try(lambda: self._scripts[script](keys=places, args=args))
+
+    def _try(self, command: Callable[[], Any]) -> Any:
         if not self.up:
             return None
         try:
-            return self._scripts[script](keys=[self.prefix + where + key for key in keys], args=args)
+            return command()
         except Exception as error:  # noqa: BLE001 - whatever ails Redis is no reason to fail a CRM call
             self.failed(error)
             return None
@@ -213,7 +221,7 @@ class RedisLockRegistry(MemoryLockRegistry):
             socket timeouts, and close it yourself.
         wake_at_once: How many calls of one origin, of all processes, an unlock sets off together, at least 1.
         prefix: Put before every key and channel in Redis.
-        lease: Seconds after which the probe of a process that died is free.
+        lease: Seconds after which what a process held is free, should it die.
         poll: Seconds after which a follower asks Redis itself, should no news arrive.
         retry_after: Seconds between attempts to reach a Redis that failed.
         socket_timeout: Seconds that any command may take; for a client made from a URL.
@@ -279,6 +287,7 @@ class RedisLockRegistry(MemoryLockRegistry):
     def close(self) -> None:
         """End the listener thread, and let go of Redis; calls under way go on with local knowledge."""
         self._stop.set()
+        self.link.nudge()
         if self._listener is not None:
             self._listener.join(self._times["socket_timeout"] + 1.0)
         self.link.up = False

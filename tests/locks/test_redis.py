@@ -1,0 +1,380 @@
+"""What only the registry in Redis does: real processes, a real server, and a server that fails."""
+
+import copy
+import logging
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from multiprocessing.connection import Listener
+from pathlib import Path
+
+import pytest
+import redis
+
+from crm_guard._clock import SystemClock
+from crm_guard.redis_locks import RedisLockRegistry
+
+KEY = "o|1"
+QUICK = {"lease": 0.3, "poll": 0.1, "retry_after": 0.1}
+
+
+@pytest.fixture
+def crm_port(crm):
+    """The CRM, behind a socket that other processes reach."""
+    with Listener(("127.0.0.1", 0), authkey=b"test", backlog=64) as listener:
+        threading.Thread(target=serve, args=(listener, crm), daemon=True).start()
+        yield listener.address[1]
+
+
+def serve(listener, crm):
+    while True:
+        try:
+            connection = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=answer, args=(connection, crm), daemon=True).start()
+
+
+def answer(connection, crm):
+    with connection:
+        try:
+            while True:
+                connection.send(crm.send(*connection.recv()))
+        except (EOFError, OSError):
+            return
+
+
+@pytest.fixture
+def start_worker(server, crm_port, request):
+    """A function that starts a process with some threads, each with one write; it waits for `go`."""
+    workers = []
+
+    def start(name, threads):
+        script = str(Path(__file__).with_name("worker.py"))
+        arguments = [server.url, f"test:{request.node.name}:", str(crm_port), name, str(threads)]
+        worker = subprocess.Popen(
+            [sys.executable, script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.kill()
+        worker.communicate()
+
+
+def go(*workers):
+    for worker in workers:
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+
+
+def warnings(caplog):
+    return [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_four_processes_of_ten_threads_share_one_lock(start_worker, crm):
+    """Forty writes, each once; probes are shared, so calls stay far below forty times the probes."""
+    crm.lock(KEY)
+    workers = [start_worker(str(number), 10) for number in range(4)]
+    go(*workers)
+    clock, nothing = SystemClock(), threading.Event()
+    while crm.calls < 40:
+        clock.wait(nothing, 0.001)
+    crm.lock(KEY, seconds=0.6)
+    for worker in workers:
+        assert worker.wait(15) == 0
+    assert sorted(name for name, _ in crm.writes) == sorted(f"{p}.{t}" for p in range(4) for t in range(10))
+    assert crm.calls <= 40 + 40 + 20, "first refusals, writes, and the probes of one"
+
+
+def test_kill_9_of_the_prober_frees_the_probe(start_worker, redis_registry, crm, waiter_of, eventually):
+    crm.lock(KEY)
+    victim = start_worker("victim", 1)
+    registry = redis_registry()
+    go(victim)
+    eventually(lambda: registry.knows([KEY]))
+    victim.kill()
+    victim.wait()
+    waiter = waiter_of(registry)
+    assert waiter.wait([KEY], 15.0, SystemClock().now() + 15) == {KEY}
+    waiter.leave()
+
+
+def test_kill_9_of_calls_set_off_frees_their_slots(redis_registry, waiter_of, soon):
+    """A process that dies gives nothing back: here, one whose heart has stopped."""
+    dead, alive = redis_registry(wake_at_once=1), redis_registry(wake_at_once=1)
+    lost, waiter = waiter_of(dead), waiter_of(alive)
+    assert lost.wait([KEY], 1.0, soon) == {KEY}
+    dead.close()
+    assert waiter.wait([KEY], 1.0, soon) == {KEY}
+    waiter.leave()
+
+
+def test_a_refusal_is_known_elsewhere_and_so_is_its_end(redis_registry, waiter_of, eventually, together, soon):
+    here, there = redis_registry(poll=30.0), redis_registry(poll=30.0)
+    prober, follower = waiter_of(here), waiter_of(there)
+    prober.verdict(locked=[KEY], free=[])
+
+    def probe():
+        got = prober.wait([KEY], 0.3, soon)
+        prober.verdict(locked=[], free=[KEY])
+        prober.leave()
+        return got
+
+    def follow():
+        eventually(lambda: there.knows([KEY]))
+        got = follower.wait([KEY], 15.0, soon)
+        follower.leave()
+        return got
+
+    assert together(probe, follow) == [{KEY}, {KEY}]
+    eventually(lambda: not here and not there)
+
+
+def test_a_prober_that_leaves_hands_the_probe_to_another_process(
+    redis_registry, waiter_of, eventually, together, soon
+):
+    here, there = redis_registry(poll=30.0), redis_registry(poll=30.0)
+    prober, follower = waiter_of(here), waiter_of(there)
+    prober.verdict(locked=[KEY], free=[])
+
+    def probe():
+        prober.wait([KEY], 15.0, soon)
+        prober.leave()
+
+    def follow():
+        eventually(lambda: there.knows([KEY]))
+        threading.Thread(
+            target=lambda: (eventually(lambda: there.table.locks[KEY].queue), prober.interrupt())
+        ).start()
+        there.table.locks[KEY].due = SystemClock().now() + 0.2
+        got = follower.wait([KEY], 0.1, soon)
+        follower.leave()
+        return got
+
+    assert together(probe, follow)[1] == {KEY}
+
+
+def test_without_news_followers_poll(redis_registry, waiter_of, eventually, together, soon):
+    here, there = redis_registry(), redis_registry()
+    there.hear = len
+    prober, follower = waiter_of(here), waiter_of(there)
+    follower.verdict(locked=[KEY], free=[])
+    prober.verdict(locked=[KEY], free=[])
+
+    def probe():
+        assert prober.wait([KEY], 0.1, soon)
+        prober.verdict(locked=[], free=[KEY])
+        prober.leave()
+
+    def follow():
+        eventually(lambda: KEY in here.claims)
+        got = follower.wait([KEY], 0.2, soon)
+        follower.leave()
+        return got
+
+    assert together(probe, follow)[1] == {KEY}
+
+
+def test_two_processes_never_probe_one_record_at_once(redis_registry, crm, call, together):
+    registries = [redis_registry() for _ in range(3)]
+    crm.lock(KEY)
+    mutex, asking, most, first = threading.Lock(), set(), [], set()
+
+    def send(name, keys):
+        if name in first:
+            with mutex:
+                asking.add(name)
+                most.append(len(asking) if crm.unlocks[KEY] == float("inf") else 0)
+        locked = crm.send(name, keys)
+        if name in first:
+            with mutex:
+                asking.discard(name)
+        first.add(name)
+        if crm.calls == 30:
+            crm.unlock(KEY)
+        return locked
+
+    jobs = [(n, registries[n % 3]) for n in range(18)]
+    together(*(lambda n=n, one=one: call(one, crm, n, [KEY], send=send) for n, one in jobs))
+    assert sorted(crm.writes) == [(n, KEY) for n in range(18)]
+    assert max(most) == 1
+
+
+def test_slots_are_counted_over_all_processes(redis_registry, waiter_of, together, soon):
+    here, there = redis_registry(wake_at_once=1), redis_registry(wake_at_once=1)
+    awake, most = set(), []
+
+    def run(waiter):
+        assert waiter.wait([KEY], 1.0, soon) == {KEY}
+        awake.add(waiter)
+        most.append(len(awake))
+        SystemClock().wait(threading.Event(), 0.002)
+        awake.discard(waiter)
+        waiter.verdict(locked=[], free=[KEY])
+        waiter.leave()
+
+    waiters = [waiter_of(one) for one in (here, there) * 6]
+    together(*(lambda one=one: run(one) for one in waiters))
+    assert most == [1] * 12
+
+
+def test_every_key_has_a_time_to_live_and_goes_with_its_call(redis_registry, server, waiter_of, soon):
+    registry, prefix = redis_registry(), "mine:"
+    registry = redis_registry(prefix=prefix)
+    waiter, other = waiter_of(registry), waiter_of(registry)
+    waiter.verdict(locked=[KEY], free=[])
+    assert waiter.wait([KEY], 0.02, soon)
+    assert other.wait(["o|2"], 0.02, soon)
+    with redis.Redis.from_url(server.url) as client:
+        keys = {key.decode(): client.pttl(key) for key in client.scan_iter(prefix + "*")}
+        assert set(keys) == {"mine:lock:o|1", "mine:pace:o"}
+        assert all(0 < millis <= 600 for millis in keys.values())
+        waiter.leave()
+        other.leave()
+        assert not list(client.scan_iter(prefix + "*"))
+
+
+def test_the_heartbeat_keeps_a_long_probe(redis_registry, server, waiter_of, soon, eventually):
+    registry = redis_registry(prefix="beat:", lease=0.1)
+    waiter = waiter_of(registry)
+    waiter.verdict(locked=[KEY], free=[])
+    waiting = threading.Thread(target=waiter.wait, args=([KEY], 15.0, soon))
+    waiting.start()
+    with redis.Redis.from_url(server.url) as client:
+        eventually(lambda: client.exists("beat:lock:o|1"))
+        beats = []
+        eventually(lambda: beats.append(client.pttl("beat:lock:o|1")) or len(beats) > 60)
+    assert min(beats) > 0, "60 looks take longer than the lease"
+    waiter.interrupt()
+    waiting.join()
+    waiter.leave()
+
+
+def test_a_lock_of_a_process_that_died_is_forgotten(redis_registry, waiter_of, eventually):
+    here, there = redis_registry(), redis_registry()
+    here.hear(b'{"by": "x", "kind": "locked", "due": 10, "keys": ["o|1"]}')
+    assert here.knows([KEY])
+    eventually(lambda: not here)
+    assert not there
+
+
+@pytest.mark.parametrize(
+    "news", [b"", b"no json", b"[]", b"7", b'{"by": 1}', b'{"by": 1, "kind": "x", "keys": ["k"]}']
+)
+def test_news_of_another_kind_is_passed_over(redis_registry, news):
+    registry = redis_registry()
+    registry.hear(news)
+    assert not registry
+
+
+class TestRedisFails:
+    def finish(self, registry, crm, call, together):
+        crm.lock(KEY, seconds=0.1)
+        left = together(*(lambda n=n: call(registry, crm, n, [KEY]) for n in range(10)))
+        assert left == [set()] * 10
+        assert len(crm.writes) == 10
+
+    def test_it_is_down_at_the_start(self, crm, call, together, caplog):
+        registry = RedisLockRegistry("redis://:hunter2@127.0.0.1:1/0", **QUICK)
+        self.finish(registry, crm, call, together)
+        registry.close()
+        assert [record.name for record in warnings(caplog)] == ["crm_guard.locks"]
+        assert "hunter2" not in caplog.text + repr(registry)
+
+    def test_it_dies_in_the_middle(self, redis_server_of_its_own, crm, call, together, caplog, eventually):
+        server = redis_server_of_its_own()
+        registry = RedisLockRegistry(server.url, **QUICK)
+        crm.lock(KEY)
+
+        def die():
+            eventually(lambda: registry.claims)
+            server.stop()
+            eventually(lambda: not registry.link.up)
+            crm.unlock(KEY)
+
+        together(die, *(lambda n=n: call(registry, crm, n, [KEY]) for n in range(10)))
+        assert len(crm.writes) == 10
+        assert len(warnings(caplog)) == 1
+        server.start()
+        eventually(lambda: registry.link.up)
+        self.finish(registry, type(crm)(), call, together)
+        registry.close()
+        assert len(warnings(caplog)) == 1
+
+    def test_it_is_slow(self, redis_server_of_its_own, crm, call, together, caplog):
+        server = redis_server_of_its_own()
+        registry = RedisLockRegistry(server.url, socket_timeout=0.05, **QUICK)
+        server.process.send_signal(signal.SIGSTOP)
+        self.finish(registry, crm, call, together)
+        server.process.send_signal(signal.SIGCONT)
+        registry.close()
+        assert len(warnings(caplog)) == 1
+
+    def test_it_is_full(self, redis_server_of_its_own, crm, call, together, caplog):
+        server = redis_server_of_its_own("--maxmemory", "1", "--maxmemory-policy", "noeviction")
+        registry = RedisLockRegistry(server.url, **QUICK)
+        self.finish(registry, crm, call, together)
+        registry.close()
+        assert len(warnings(caplog)) == 1
+
+    def test_it_wants_another_password(self, redis_server_of_its_own, crm, call, together, caplog):
+        server = redis_server_of_its_own()
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("requirepass", "open sesame")
+        registry = RedisLockRegistry(server.url.replace("//", "//:hunter2@"), **QUICK)
+        self.finish(registry, crm, call, together)
+        registry.close()
+        assert len(warnings(caplog)) == 1
+        assert "hunter2" not in caplog.text + repr(registry)
+
+
+def test_a_client_of_ones_own_is_used_and_left_open(server, waiter_of, soon):
+    with redis.Redis.from_url(server.url, socket_timeout=1, decode_responses=True) as client:
+        registry = RedisLockRegistry(client, prefix="own:", **QUICK)
+        waiter = waiter_of(registry)
+        waiter.verdict(locked=[KEY], free=[])
+        assert waiter.wait([KEY], 0.02, soon) == {KEY}
+        assert client.exists("own:lock:o|1")
+        waiter.leave()
+        other = copy.deepcopy(registry)
+        assert other._client is client
+        other.close()
+        registry.close()
+        assert client.ping()
+
+
+def test_a_pickle_starts_anew_on_the_same_redis(redis_registry):
+    registry = redis_registry(wake_at_once=4)
+    other = pickle.loads(pickle.dumps(registry))  # noqa: S301
+    assert (other.limit, other._prefix, other._times) == (4, registry._prefix, registry._times)
+    assert other.link.process != registry.link.process
+    other.close()
+
+
+def test_calls_go_on_after_close(redis_registry, crm, call, together):
+    registry = redis_registry()
+    registry.close()
+    registry.close()
+    crm.lock(KEY, seconds=0.05)
+    together(*(lambda n=n: call(registry, crm, n, [KEY]) for n in range(5)))
+    assert len(crm.writes) == 5
+
+
+def test_a_dropped_registry_ends_its_thread(server, eventually):
+    registry = RedisLockRegistry(server.url, prefix="gone:", **QUICK)
+    listener = registry._listener
+    del registry
+    eventually(lambda: not listener.is_alive())
+
+
+def test_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ImportError, match=r"crm-guard\[redis\]"):
+        RedisLockRegistry("redis://127.0.0.1:1/0")
