@@ -53,7 +53,8 @@ _TARGET = re.compile(
 )
 
 # The headers that say who asks, and for which organisation. Nothing else of the caller's travels.
-_HEADERS = frozenset({"authorization", "orgid", "org-id", "x-org-id", "x-crm-org"})
+# `Host` is set by those who call an address directly: the probe has to reach the same CRM.
+_HEADERS = frozenset({"host", "authorization", "orgid", "org-id", "x-org-id", "x-crm-org"})
 _HEADER_PREFIXES = ("x-zoho-", "x-com-zoho-")
 
 _SCOPE_REFUSALS = frozenset({(401, "OAUTH_SCOPE_MISMATCH"), (403, "OAUTH_SCOPE_MISMATCH"), (403, "NO_PERMISSION")})

@@ -153,6 +153,7 @@ class TestProbe:
             "x-com-zoho-crm-organizationid": "2",
             "X-CRM-ORG": "3",
             "orgId": "4",
+            "Host": "www.zohoapis.com",  # the token must not reach another host at the same address
         }
         left = {
             "Accept": "image/png",
@@ -162,7 +163,6 @@ class TestProbe:
             "If-Modified-Since": "now",
             "If-Unmodified-Since": "now",
             "X-EXTERNAL": "Leads.Ref",
-            "Host": "evil.test",
             "X-HTTP-Method-Override": "DELETE",
             "Proxy-Authorization": "Basic 1",
         }
