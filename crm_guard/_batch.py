@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import unquote_plus
 
 from crm_guard._endpoints import Endpoint, IdsIn, Route, locate
 from crm_guard._envelope import Envelope, Item, identifier
@@ -111,7 +111,8 @@ def match(
         items: The answer.
         sent: The ids sent, in order; None where unknown.
         container: The name of the request's list, to which a `json_path` must point.
-        alike: Whether two positions with one id are the same request (an id in a list), so either may be meant.
+        alike: Whether positions are bare ids: two with one id are the same request, so either may be meant, and
+            the order of the answer is not documented.
 
     Returns:
         A place per item, None for items whose place is not certain. None as a whole if in doubt: counts differ, an
@@ -122,9 +123,9 @@ def match(
     table = _Places(sent, container)
     if not all(table.claim(index, item) for index, item in enumerate(items)):
         return None
-    if table.repeated and not table.in_order and not alike:
+    if not table.in_order and not alike and not table.distinct:
         return None
-    return table.filled()
+    return table.filled(ordered=not alike)
 
 
 class _Places:
@@ -137,7 +138,8 @@ class _Places:
         for place, record_id in enumerate(sent):
             if record_id:
                 self._homes.setdefault(record_id, []).append(place)
-        self.repeated = any(len(homes) > 1 for homes in self._homes.values())
+        self.distinct = self._complete and len(self._homes) == len(sent)
+        self._strangers = False
         self._taken: dict[int, int] = {}
         self._places: list[int | None] = []
         self._raw: list[bytes] = []
@@ -149,6 +151,7 @@ class _Places:
         homes = self._homes.get(item.record_id or "")
         if item.record_id and homes is None and self._complete and (item.succeeded or item.guarded):
             return False  # an id that was never asked for
+        self._strangers |= bool(item.record_id) and homes is None
         place = at if homes is None else self._choose(homes, index, at)
         if place is None and homes is not None:
             return False
@@ -170,9 +173,13 @@ class _Places:
         """Whether every item that names its place is there already."""
         return all(place in (None, index) for index, place in enumerate(self._places))
 
-    def filled(self) -> list[int | None]:
-        """Return the places, with those added that order or elimination make certain."""
-        if self.in_order:
+    def filled(self, *, ordered: bool) -> list[int | None]:
+        """Return the places, with those added that order or elimination make certain.
+
+        Where the order is not documented, records under names that were not sent (ids for external values) may
+        stand in any.
+        """
+        if self.in_order and (ordered or not self._strangers):
             return list(range(self._count))
         unnamed = [index for index, place in enumerate(self._places) if place is None]
         if len({self._raw[index] for index in unnamed}) == 1:  # one, or several that say the same
@@ -267,7 +274,10 @@ def _read_ids(route: Route, url: str, body: _Body) -> Call:
     text, top = _object(body)
     if "cvid" in top or re.search(r"[?&]cvid=", url):
         return Call(route, None)  # a job: the answer says nothing of single records
-    return _read_body_ids(route, text, top["ids"]) if "ids" in top else _read_query_ids(route, url)
+    if "ids" not in top:
+        return _read_query_ids(route, url)
+    # Which of two lists CRM goes by is not documented, and to narrow one alone may send the other again.
+    return Call(route, None) if _QUERY_IDS.search(url) else _read_body_ids(route, text, top["ids"])
 
 
 def _read_body_ids(route: Route, text: str, span: Span) -> Call:
@@ -300,7 +310,7 @@ def _read_query_ids(route: Route, url: str) -> Call:
         picked = (comma[0] if comma else ",").join(raw[position] for position in positions)
         return Part(url=splice(url, {place.span(1): picked}))
 
-    return Call(route, tuple(unquote(value).strip() or None for value in raw), "query.ids", narrower=narrow)
+    return Call(route, tuple(unquote_plus(value).strip() or None for value in raw), "query.ids", narrower=narrow)
 
 
 def _read_composite(route: Route, url: str, body: _Body) -> Call:  # noqa: ARG001

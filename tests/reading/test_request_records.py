@@ -39,11 +39,11 @@ class TestTheRecordsOfARequest:
             ("POST", "Leads/actions/mass_update", {"ids": ["1", 2], "data": [{}]}, ("1", "2"), "body.ids"),
             ("POST", "Leads/actions/add_tags", {"ids": '["1", "2"]', "tags": []}, ("1", "2"), "body.ids"),
             ("POST", "Leads/actions/add_tags?ids=1,2", {"tags": []}, ("1", "2"), "query.ids"),
-            ("POST", "Leads/actions/add_tags?ids=9", {"ids": ["1"]}, ("1",), "body.ids"),
             ("DELETE", "Leads?ids=1,2", None, ("1", "2"), "query.ids"),
             ("DELETE", "Leads?ids=1%2C2%2c3&wf_trigger=false", None, ("1", "2", "3"), "query.ids"),
             ("DELETE", "Leads?wf_trigger=false&ids=1", b"", ("1",), "query.ids"),
             ("DELETE", "Leads?ids=1,,%202%20", None, ("1", None, "2"), "query.ids"),
+            ("DELETE", "Leads?ids=1%2C+2", None, ("1", "2"), "query.ids"),
             ("DELETE", "Leads?myids=8&ids=1#ids=9", None, ("1",), "query.ids"),
         ],
     )
@@ -57,6 +57,7 @@ class TestTheRecordsOfARequest:
         [
             ("POST", "Leads/actions/mass_update", {"cvid": "5", "ids": ["1"]}),
             ("POST", "Leads/actions/mass_delete?cvid=5&ids=1", {}),
+            ("POST", "Leads/actions/add_tags?ids=9", {"ids": ["1"]}),
             ("POST", "Leads/actions/add_tags", {"ids": "1,2"}),
             ("POST", "Leads/actions/add_tags", {"ids": {"a": 1}}),
             ("POST", "Leads/actions/add_tags", {"ids": "[1"}),
