@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import unquote_plus
@@ -63,6 +63,11 @@ class Call:
     def container(self) -> str:
         """The name under which an answer's `json_path` points into the request's records."""
         return self.home.rpartition(".")[2]
+
+    @property
+    def alike(self) -> bool:
+        """Whether positions are bare ids, which CRM answers in any order."""
+        return self.endpoint.ids_in is IdsIn.IDS
 
     @property
     def names_one(self) -> bool:
@@ -204,7 +209,7 @@ def lay(call: Call, envelope: Envelope) -> list[int | None] | None:
     """Lay the items of an answer on the positions of the request, as `match` does; None where that cannot be."""
     if call.ids is None or call.names_one or envelope.composite or (envelope.bare and len(call.ids) > 1):
         return None
-    return match(envelope.items, call.ids, container=call.container, alike=call.endpoint.ids_in is IdsIn.IDS)
+    return match(envelope.items, call.ids, container=call.container, alike=call.alike)
 
 
 def records(call: Call, envelope: Envelope, laid: Sequence[int | None] | None) -> list[str | None]:
@@ -244,6 +249,33 @@ def resolve(call: Call, envelope: Envelope, index: int) -> tuple[str | None, str
     if not envelope.bare and not call.names_one and len(ids) == len(envelope.items) and ids[index]:
         return ids[index], f"position->{_source(call, index)}"
     return None, "none"
+
+
+def repointed(item: Item, container: str, place: int, position: int) -> Item:
+    """Return an item with its `json_path` pointing to `position`, where CRM's points to `place` in a resend."""
+    if place == position or b'"json_path"' not in item.raw:
+        return item
+    text = item.raw.decode()
+    wrong, right = f"$.{container}[{place}]", f"$.{container}[{position}]"
+    try:
+        stretches = {
+            (span.start, span.end): json.dumps(right + span.value.removeprefix(wrong))
+            for span in _json_paths(text, 0)
+            if isinstance(span.value, str) and span.value.startswith(wrong)
+        }
+    except (ValueError, RecursionError):
+        return item
+    return item.reread(splice(text, stretches).encode())
+
+
+def _json_paths(text: str, start: int) -> Iterator[Span]:
+    """Yield the `json_path` of the item at `start`, and of the errors in it."""
+    top = members(text, start) or {}
+    details = (members(text, top["details"].start) if "details" in top else None) or {}
+    if "json_path" in details:
+        yield details["json_path"]
+    for error in (elements(text, details["errors"].start) if "errors" in details else None) or ():
+        yield from _json_paths(text, error.start)
 
 
 def _source(call: Call, index: int) -> str:

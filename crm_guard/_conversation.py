@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from crm_guard import _wire
 from crm_guard._approval import build_probes, read_states, refused_scope
 from crm_guard._batch import read_call
-from crm_guard._envelope import MARK, read_envelope
+from crm_guard._envelope import MARK, read_envelope, says_nothing
 from crm_guard._exchange import Answer, Exchange, Wait, credits_left
 from crm_guard._judgement import Judge, outcomes_in, outcomes_of, unapproved
 from crm_guard._merge import Merged, merge, with_hint, write_body
@@ -173,6 +173,7 @@ class GuardedCall:
             read_envelope(body, reads=self._call.reads) if body else None,
             credits_left(response.headers.get("X-API-CREDITS-REMAINING")),
             _wire.seconds_to_wait(response),
+            mute=not self._call.endpoint.reads and says_nothing(body),
         )
 
     def _finish(self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...]) -> Response:
@@ -202,10 +203,17 @@ class GuardedCall:
         return response
 
     def _remade(self, exchange: Exchange[Response], merged: Merged) -> Response:
-        latest = exchange.latest.response
         reasons = {answer.status: answer.response.reason for answer in exchange.answers}
+        # The latest may be a gateway's page, or empty.
+        spoke = next(answer for answer in reversed(exchange.answers) if answer.envelope is not None)
         return _wire.remade(
-            self._adapter, self._request, latest, merged.status, reasons.get(merged.status), merged.body
+            self._adapter,
+            self._request,
+            exchange.latest.response,
+            merged.status,
+            reasons.get(merged.status),
+            merged.body,
+            spoke.response.headers.get("Content-Type"),
         )
 
     def _told(self, exchange: Exchange[Response], outcomes: Sequence[RecordOutcome]) -> list[Item]:

@@ -98,6 +98,10 @@ class Item:
         """Return the item with another wording and the same meaning."""
         return Item(raw, self._value, self.sub)
 
+    def reread(self, raw: bytes) -> Item:
+        """Return the item that `raw` is, in the same place."""
+        return Item(raw, msgspec.json.decode(raw), self.sub)
+
     def inside(self, sub: int) -> Item:
         """Return the item as part of the answer to sub-request `sub`."""
         return Item(self.raw, self._value, sub)
@@ -168,6 +172,14 @@ def read_envelope(body: bytes, *, reads: Collection[int] = ()) -> Envelope | Non
         return _composite(members, reads) if _COMPOSITE in members else _plain(body, members)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None
+
+
+def says_nothing(body: bytes | None) -> bool:
+    """Tell whether a body is no JSON object, or one whose members are all empty."""
+    try:
+        return not any(msgspec.json.decode(body or b"", type=dict[str, Any]).values())
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return True
 
 
 def identifier(value: object) -> str | None:

@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from crm_guard._batch import Call, Part, lay, match, match_named, records
+from crm_guard._batch import Call, Part, lay, match, match_named, records, repointed
 from crm_guard._endpoints import IdsIn, Resend
 from crm_guard.errors import GiveUpReason
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from crm_guard.settings import GuardSettings
 
 R = TypeVar("R")
+_CLIENT_ERROR = 400
 _SERVER_ERROR = 500
 _NOT_ABOUT_RECORDS = frozenset({401, 429})
 
@@ -43,6 +44,7 @@ class Answer(Generic[R]):
         envelope: Its items, None where it has none.
         credits: API credits that CRM says are left, None where it does not say.
         retry_after: Seconds CRM asks to wait, None where it does not ask.
+        mute: Whether it says nothing of a write: no JSON, an empty body, an empty list.
     """
 
     response: R
@@ -50,6 +52,7 @@ class Answer(Generic[R]):
     envelope: Envelope | None = None
     credits: int | None = None
     retry_after: float | None = None
+    mute: bool = False
 
     @property
     def failed(self) -> bool:
@@ -163,7 +166,10 @@ class Exchange(Generic[R]):
             self._absorb_part(answer)
         else:
             self._absorb_whole(answer)
-        self.pending = self._locked(set(waited_for) | set(self.pending)) if self.reason is None else self.pending
+        locked = self._locked(set(waited_for) | set(self.pending))
+        self.pending = tuple(slot for slot in locked if slot not in self.uncertain)
+        if self._overtaken():
+            self.reason = self.reason or GiveUpReason.UNMATCHED
         if self.pending:
             self.retry_after = max(next(self._waits), answer.retry_after or 0.0)
 
@@ -244,7 +250,18 @@ class Exchange(Generic[R]):
         return None if matched and not first.failed else GiveUpReason.UNMATCHED
 
     def _certain(self) -> bool:
-        return all(self.places[slot] is not None for slot in self.pending)
+        return all(self.places[slot] is not None for slot in self.pending) and not self._overtaken()
+
+    def _overtaken(self) -> bool:
+        """Whether a later row of a pending row's record was applied: to send the earlier one now would undo it."""
+        if not self._narrowed or self.call.alike:
+            return False
+        applied = {
+            record_id: self._position(slot)
+            for slot, item in enumerate(self.items)
+            if item.succeeded and (record_id := self._ids[slot])
+        }
+        return any(applied.get(self._ids[slot] or "", -1) > self._position(slot) for slot in self.pending)
 
     def _refused_whole(self) -> bool:
         """Whether CRM refused all of a call that is sent whole, and it is the call's own record that it named."""
@@ -261,15 +278,14 @@ class Exchange(Generic[R]):
         return endpoint.reads or named <= {route.record_id}
 
     def _absorb_whole(self, answer: Answer[R]) -> None:
-        if answer.failed or (answer.envelope is None and answer.status >= 400):
-            self.reason = GiveUpReason.FOLLOW_UP
-            if answer.status >= _SERVER_ERROR:
-                self._lose(self._sent)
+        if answer.failed or (answer.envelope is None and (answer.mute or answer.status >= _CLIENT_ERROR)):
+            self._follow_up(answer)
             return
         self.envelope = answer.envelope or self.envelope
         self.items = list(answer.envelope.items) if answer.envelope else []
-        self._ids = records(self.call, self.envelope, None)
-        self.places = [None] * len(self.items)
+        laid = lay(self.call, self.envelope) if self.items else None
+        self.places = laid or [None] * len(self.items)
+        self._ids = records(self.call, self.envelope, laid)
         self._sent = tuple(range(len(self.items)))
         self.pending = self._locked(self._sent)
         if self.pending and not self._refused_whole():
@@ -278,20 +294,24 @@ class Exchange(Generic[R]):
     def _absorb_part(self, answer: Answer[R]) -> None:
         envelope = answer.envelope
         if answer.failed or envelope is None or (envelope.bare and len(self._sent) > 1):
-            self.reason = GiveUpReason.FOLLOW_UP
-            if answer.status >= _SERVER_ERROR or answer.status < 400:
-                self._lose(self._sent)
+            self._follow_up(answer)
             return
         ids = [self._sent_id(slot) for slot in self._sent]
-        alike = self.call.endpoint.ids_in is IdsIn.IDS
-        places = match(envelope.items, ids, container=self.call.container, alike=alike)
+        places = match(envelope.items, ids, container=self.call.container, alike=self.call.alike)
         found = _by_place(places, envelope.items) if places else match_named(envelope.items, ids)
         for place, item in found.items():
-            self._fill(self._sent[place], item)
+            slot = self._sent[place]
+            self._fill(slot, repointed(item, self.call.container, place, self._position(slot)))
         missing = [slot for place, slot in enumerate(self._sent) if place not in found]
-        if missing:
-            self._lose(missing)
+        self._lose(missing)
+        if missing or (places is None and self._locked(self._sent)):
             self.reason = GiveUpReason.UNMATCHED
+
+    def _follow_up(self, answer: Answer[R]) -> None:
+        """Stop at an answer that says nothing of records; unless it refuses the call, they may be written."""
+        self.reason = GiveUpReason.FOLLOW_UP
+        if not _CLIENT_ERROR <= answer.status < _SERVER_ERROR:
+            self._lose(self._sent)
 
     def _fill(self, slot: int, item: Item) -> None:
         self.items[slot] = item
@@ -299,7 +319,6 @@ class Exchange(Generic[R]):
 
     def _lose(self, slots: Sequence[int]) -> None:
         self.uncertain = frozenset(slots)
-        self.pending = tuple(slot for slot in self.pending if slot not in self.uncertain)
 
     def _sent_id(self, slot: int) -> str | None:
         place, ids = self.places[slot], self.call.ids

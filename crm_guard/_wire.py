@@ -181,13 +181,21 @@ def probe_request(probe: Probe) -> PreparedRequest:
 
 
 def remade(
-    adapter: HTTPAdapter, request: PreparedRequest, latest: Response, status: int, reason: str | None, body: bytes
+    adapter: HTTPAdapter,
+    request: PreparedRequest,
+    latest: Response,
+    status: int,
+    reason: str | None,
+    body: bytes,
+    content_type: str | None,
 ) -> Response:
-    """Make a response with the headers of `latest` and another status and body."""
+    """Make a response with the headers of `latest`, and another status and body."""
     headers = HTTPHeaderDict(getattr(latest.raw, "headers", None) or latest.headers)
     for name in _FRAMING:
         headers.discard(name)
     headers["Content-Length"] = str(len(body))
+    if content_type is not None:
+        headers["Content-Type"] = content_type
     raw = HTTPResponse(
         body=io.BytesIO(body),
         headers=headers,
