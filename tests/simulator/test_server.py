@@ -86,15 +86,15 @@ def test_answers_can_be_compressed_and_carry_cookies(session: requests.Session) 
 
 
 def test_stopping_does_not_wait_for_idle_connections() -> None:
+    """Connections are accepted in order, so the answer to a later one tells that the idle one is in."""
     threads = threading.active_count()
     with Simulator() as crm, requests.Session() as session:
-        address = crm.url
+        address, port = crm.url, int(crm.url.rpartition(":")[2])
         session.get(f"{address}/crm/v8/Leads?fields=id")
-        idle = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])))
-        session.get(f"{address}/crm/v8/Leads?fields=id")
-        crm.stop()
-        assert idle.recv(1) == b""
-        idle.close()
+        with socket.create_connection(("127.0.0.1", port)) as idle:
+            requests.get(f"{address}/crm/v8/Leads?fields=id", timeout=30)
+            crm.stop()
+            assert idle.recv(1) == b""
         assert threading.active_count() <= threads
         with pytest.raises(requests.ConnectionError):
             session.get(address)
