@@ -150,9 +150,14 @@ def body_bytes(request: PreparedRequest) -> bytes | None:
     """Return the body to look into, None if it is a stream that cannot be rewound."""
     if not isinstance(_position(request), int):
         return plain_body(request)
+    body = cast("Any", request.body)
     try:
+        place = body.tell()
         rewind_body(request)
-        return _as_bytes(cast("Any", request.body).read())
+        try:
+            return _as_bytes(body.read())
+        finally:
+            body.seek(place)  # it may yet have to be sent from here
     except (OSError, ValueError):  # closed meanwhile, or a pipe
         return None
 
