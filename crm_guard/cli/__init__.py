@@ -1,0 +1,35 @@
+"""The command `crm-guard`: a demo, explanations of CRM's answers, the simulator, the effective settings.
+
+Needs the extra `cli`. This module imports none of it, so that a missing package ends in one line of advice.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NEEDED: Final = ("typer", "rich", "werkzeug")
+_USAGE_ERROR: Final = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: What stands behind `crm-guard`; None for those of the process.
+
+    Returns:
+        The exit status: 0 fine, 1 the command failed, 2 bad usage, bad settings or the extra is missing, 130
+        interrupted.
+    """
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.stderr.write(f"crm-guard needs {', '.join(missing)}: pip install 'crm-guard[cli]'\n")
+        return _USAGE_ERROR
+    from crm_guard.cli.app import run  # noqa: PLC0415 (imports the extra)
+
+    return run(arguments)

@@ -1,0 +1,167 @@
+"""The commands and their options. What they do is in the modules beside this one."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from crm_guard import SettingsError, __version__
+from crm_guard.cli.demo import MOST_RECORDS, Demo, run_demo
+from crm_guard.cli.demo.plan import FEWEST_RECORDS
+from crm_guard.cli.effective import run_settings
+from crm_guard.cli.explain import Question, read_text, run_explain
+from crm_guard.cli.simulate import run_simulate
+from crm_guard.cli.terminal import CommandError
+
+_USAGE_ERROR: Final = 2
+_INTERRUPTED: Final = 130
+_LOOPBACK: Final = ("127.0.0.1", "localhost")
+
+app = typer.Typer(
+    name="crm-guard",
+    help="Waits out Zoho CRM's passing record locks, and explains its other refusals.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else.")]
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the command line, and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a sign that the encoding lacks must not end a command
+    try:
+        return int(app(arguments, prog_name="crm-guard", standalone_mode=False) or 0)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit would fail again
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", _INTERRUPTED)
+    except CommandError as error:
+        return _complain(str(error), error.status)
+    except SettingsError as error:
+        return _complain(str(error), _USAGE_ERROR)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's usage errors; typer does not export their base class
+            raise
+        return _complain(f"{error.format_message().rstrip('.')}. Try 'crm-guard --help'.", _USAGE_ERROR)
+
+
+def _complain(text: str, status: int) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(f"crm-guard: {text}\n")
+    return status
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"crm-guard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Waits out Zoho CRM's passing record locks, and explains its other refusals."""
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Draws the locks, their lengths and the order of the work.")] = 1,
+    records: Annotated[
+        int,
+        typer.Option(
+            min=FEWEST_RECORDS, max=MOST_RECORDS, help="Records with a job of their own; batches come on top."
+        ),
+    ] = 20,
+    speed: Annotated[
+        float, typer.Option(min=0.2, max=1000, help="2 is twice as fast: scales the locks and the waits.")
+    ] = 1.0,
+    json: _Json = False,
+) -> int:
+    """Do a day's work on a simulated CRM, and check that every record was written just once.
+
+    The exit status is 0 only if every check held.
+    """
+    return run_demo(Demo(seed=seed, records=records, speed=speed), as_document=json)
+
+
+@app.command()
+def explain(
+    answer: Annotated[str, typer.Argument(metavar="FILE|-", help="A CRM answer: its body, or all of `curl -i`.")],
+    method: Annotated[str | None, typer.Option(help="HTTP method of the call.")] = None,
+    path: Annotated[str | None, typer.Option(help="Path or URL of the call: /crm/v8/Leads/123.")] = None,
+    status: Annotated[int | None, typer.Option(min=100, max=599, help="HTTP status of the answer.")] = None,
+    request: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Body of the request, to name records by their position.")
+    ] = None,
+    state: Annotated[
+        str | None, typer.Option(help="The record's $approval_state, if known: zia_vision_rejected.")
+    ] = None,
+    json: _Json = False,
+) -> None:
+    """Tell what a CRM answer means for each record, and what to do about it."""
+    question = Question(
+        answer=read_text(answer),
+        method=method,
+        path=path,
+        status=status,
+        request=read_text(request) if request else None,
+        state=state,
+    )
+    run_explain(question, as_document=json)
+
+
+@app.command()
+def simulate(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 8070,
+    host: Annotated[str, typer.Option(help="127.0.0.1, and no other: the simulator is for tests.")] = "127.0.0.1",
+    records: Annotated[int, typer.Option(min=1, max=1000, help="Leads in each state.")] = 2,
+    locked_for: Annotated[float, typer.Option(min=0, help="Seconds that the locked ones stay locked.")] = 60.0,
+    upload_check: Annotated[float, typer.Option(min=0, help="Seconds of Zia's check after an upload.")] = 10.0,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds that every call takes.")] = 0.0,
+    token: Annotated[
+        str | None, typer.Option(help="The only access token to accept; otherwise any will do.")
+    ] = None,
+    api_credits: Annotated[
+        int | None, typer.Option("--credits", min=0, help="API credits left; otherwise no limit.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Calls at once above which CRM answers 429; otherwise no limit.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No line per call.")] = False,
+) -> None:
+    """Run a simulated CRM on 127.0.0.1 until Ctrl-C or SIGTERM."""
+    if host not in _LOOPBACK:
+        message = f"--host {host}: the simulator listens on 127.0.0.1 only."
+        raise CommandError(message, _USAGE_ERROR)
+    run_simulate(
+        records=records,
+        locked_for=locked_for,
+        quiet=quiet,
+        port=port,
+        validation_seconds=upload_check,
+        latency=latency,
+        token=token,
+        credits=api_credits,
+        concurrency=concurrency,
+    )
+
+
+@app.command()
+def settings(
+    source: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A TOML file with settings.")] = None,
+    json: _Json = False,
+) -> None:
+    """Show the effective settings, and where each came from."""
+    run_settings(source, as_document=json)

@@ -1,0 +1,117 @@
+"""`crm-guard demo`: a day's work on a simulated CRM, watched live and checked afterwards."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from rich.live import Live
+
+from crm_guard.cli.demo.board import Board, Rows, plain_line
+from crm_guard.cli.demo.checks import Day, check_day
+from crm_guard.cli.demo.crew import Crew
+from crm_guard.cli.demo.plan import Planner
+from crm_guard.cli.demo.summary import document, show_summary
+from crm_guard.cli.terminal import CommandError, make_console, write_json
+from crm_guard.settings import GuardSettings, load_settings
+from crm_guard.simulator import Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from crm_guard.cli.demo.board import Row
+    from crm_guard.cli.demo.plan import Job
+
+MOST_RECORDS: Final = 500
+_UPLOAD_CHECK_SECONDS: Final = 2.0
+_FRAMES_PER_SECOND: Final = 10
+_FAILED: Final = 1
+_INTERRUPTED: Final = 130
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """What the user asked for.
+
+    Attributes:
+        seed: Draws the plan.
+        records: Records with a job of their own.
+        speed: By what locks and waits are divided.
+    """
+
+    seed: int
+    records: int
+    speed: float
+
+
+def run_demo(demo: Demo, *, as_document: bool) -> int:
+    """Run the demo, and return its exit status.
+
+    Raises:
+        SettingsError: The environment holds a setting that is not allowed.
+    """
+    settings = _scaled(load_settings(), demo.speed)
+    console = make_console()
+    check_seconds = _UPLOAD_CHECK_SECONDS / demo.speed
+    with Simulator(seed=demo.seed, shuffle=True, validation_seconds=check_seconds) as crm:
+        jobs = Planner(crm, random.Random(demo.seed), demo.speed).plan(demo.records)
+        work = _silently if as_document else _live if console.is_interactive else _plainly
+        try:
+            day = work(jobs, Crew(crm, settings), console)
+        except KeyboardInterrupt:
+            message = "interrupted"
+            raise CommandError(message, _INTERRUPTED) from None
+        checks = check_day(day)
+    if as_document:
+        write_json(document(day, checks, seed=demo.seed, speed=demo.speed))
+    else:
+        show_summary(day, checks, console)
+    return 0 if all(check.held for check in checks) else _FAILED
+
+
+def _scaled(settings: GuardSettings, speed: float) -> GuardSettings:
+    """Return the user's own settings with faster waits, and with what the checks rely on."""
+    return msgspec.structs.replace(
+        settings,
+        wait_initial=settings.wait_initial / speed,
+        wait_max=settings.wait_max / speed,
+        raise_on="failure",
+        diagnose=True,
+    )
+
+
+def _silently(jobs: tuple[Job, ...], crew: Crew, console: Console) -> Day:  # noqa: ARG001 (one signature)
+    return _work(jobs, crew, Rows(jobs), lambda _row: None)
+
+
+def _plainly(jobs: tuple[Job, ...], crew: Crew, console: Console) -> Day:
+    rows = Rows(jobs)
+    return _work(jobs, crew, rows, lambda row: console.print(plain_line(row, rows.elapsed), soft_wrap=True))
+
+
+def _live(jobs: tuple[Job, ...], crew: Crew, console: Console) -> Day:
+    rows = Rows(jobs)
+    with Live(
+        Board(rows), console=console, refresh_per_second=_FRAMES_PER_SECOND, transient=True, redirect_stderr=False
+    ):
+        day = _work(jobs, crew, rows, lambda _row: None)
+    console.print(Board(rows, whole=True))
+    return day
+
+
+def _work(jobs: tuple[Job, ...], crew: Crew, rows: Rows, told: Callable[[Row], None]) -> Day:
+    started = time.monotonic()
+    results = crew.work(jobs, rows, told)
+    return Day(
+        results=results,
+        seconds=time.monotonic() - started,
+        calls=crew.crm.calls,
+        writes=dict(crew.crm.write_counts),
+        refusals={record_id: crew.crm.refusals(record_id) for job in jobs for record_id in job.ids},
+        records=crew.crm.records,
+    )

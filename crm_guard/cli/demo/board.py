@@ -1,0 +1,261 @@
+"""What is shown while the work is under way: a row per job, fed by the guard's events, and a progress bar."""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rich.console import Group
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from crm_guard.cli.terminal import harmless, signs
+from crm_guard.events import EventKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+
+    from crm_guard.cli.demo.crew import Result
+    from crm_guard.cli.demo.plan import Job
+    from crm_guard.cli.terminal import Signs
+    from crm_guard.events import GuardEvent
+    from crm_guard.report import GuardReport
+
+_LINES_AROUND: Final = 7
+_WIDE: Final = 88
+_NARROW: Final = 60
+_ID_TAIL: Final = 6
+
+
+class Phase(enum.Enum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    WAITING = "waiting"
+    WRITTEN = "written"
+    BLOCKED = "blocked"
+    FAILED = "failed"
+
+    @property
+    def over(self) -> bool:
+        """Whether the job has ended."""
+        return self in (Phase.WRITTEN, Phase.BLOCKED, Phase.FAILED)
+
+
+_STYLES: Final = {
+    Phase.QUEUED: "dim",
+    Phase.SENDING: "cyan",
+    Phase.WAITING: "yellow",
+    Phase.WRITTEN: "green",
+    Phase.BLOCKED: "magenta",
+    Phase.FAILED: "bold red",
+}
+_URGENCY: Final = (Phase.FAILED, Phase.WAITING, Phase.SENDING, Phase.BLOCKED, Phase.WRITTEN, Phase.QUEUED)
+
+
+class View(NamedTuple):
+    """A row at one moment."""
+
+    phase: Phase
+    state: str
+    sends: int
+    waited: float
+    settled: int
+
+
+class Row:
+    """One job, as the guard's events tell of it. Thread-safe: its job writes, the display reads."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.result: Result | None = None
+        self._mutex = threading.Lock()
+        self._phase = Phase.QUEUED
+        self._sends = self._sends_before = 0
+        self._waited = self._waited_before = 0.0
+        self._locked: set[str] = set()
+        self._until = self._since = 0.0
+
+    def start(self) -> None:
+        """Take note that the job begins."""
+        with self._mutex:
+            self._phase, self._sends = Phase.SENDING, 1
+
+    def note(self, event: GuardEvent) -> None:
+        """Take note of what the guard does for the job."""
+        with self._mutex:
+            self._sends = self._sends_before + event.attempt
+            self._waited = self._waited_before + event.waited
+            if event.kind is EventKind.LOCKED:
+                self._locked |= set(event.record_ids)
+            elif event.kind is EventKind.WAITING:
+                self._phase, self._since = Phase.WAITING, time.monotonic()
+                self._until = self._since + event.delay
+            elif event.kind is EventKind.RESENDING:
+                self._phase = Phase.SENDING
+            elif event.kind is EventKind.UNLOCKED:
+                self._locked -= set(event.record_ids)
+
+    def advance(self, report: GuardReport) -> None:
+        """Take note of a call's end."""
+        with self._mutex:
+            self._sends = self._sends_before = self._sends_before + report.attempts
+            self._waited = self._waited_before = self._waited_before + report.waited
+            self._phase = Phase.SENDING
+
+    def finish(self, result: Result) -> None:
+        """Take note of the job's end."""
+        with self._mutex:
+            self.result = result
+            self._phase = Phase.FAILED if result.error else Phase.BLOCKED if result.blocked else Phase.WRITTEN
+
+    def view(self) -> View:
+        """Return how the row looks now."""
+        now = time.monotonic()
+        with self._mutex:
+            waiting = self._phase is Phase.WAITING
+            waited = self._waited + (now - self._since if waiting else 0.0)
+            return View(self._phase, self._state(now), self._sends, waited, self._settled())
+
+    def _state(self, now: float) -> str:
+        if self.result is not None:
+            return ended(self.result)
+        if self._phase is Phase.WAITING:
+            what = "locked" if self.job.single else f"{len(self._locked)} of {len(self.job.ids)} locked"
+            return f"{what}, again in {max(0.0, self._until - now):.1f} s"
+        again = self._phase is Phase.SENDING and self._locked
+        return "sending again" if again else self._phase.value
+
+    def _settled(self) -> int:
+        """Return how many of the job's records have their result."""
+        if self._phase.over:
+            return len(self.job.ids)
+        return len(self.job.ids) - len(self._locked) if self._locked else 0
+
+
+def ended(result: Result) -> str:
+    """Return in a few words how a job ended."""
+    if result.error:
+        return harmless(result.error)
+    blocked = result.blocked
+    if result.job.single:
+        if blocked:
+            return f"blocked: {blocked[0].case or blocked[0].action or blocked[0].code}"
+        return "downloaded" if not result.job.steps[-1].writes else "written"
+    written = len(result.job.ids) - len(blocked)
+    return f"{written} written" + (f", {len(blocked)} blocked" if blocked else "")
+
+
+class Rows:
+    """All rows, and the time since they were made."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._rows = {job.number: Row(job) for job in jobs}
+        self._started = time.monotonic()
+
+    def of(self, job: Job) -> Row:
+        """Return the row of a job."""
+        return self._rows[job.number]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows.values())
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+
+class Board:
+    """The rows and the progress, as large as the terminal allows.
+
+    Args:
+        rows: What to show.
+        whole: Show every row, also where they do not fit: for the last picture.
+    """
+
+    def __init__(self, rows: Rows, *, whole: bool = False) -> None:
+        self._rows = rows
+        self._whole = whole
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown = [(row, row.view()) for row in self._rows]
+        room = len(shown) if self._whole else max(1, console.size.height - _LINES_AROUND)
+        table = _table(shown, room, options.max_width, signs(console))
+        yield Group(table, Text(""), _progress(shown, options.max_width, self._rows.elapsed))
+
+
+def _table(shown: Sequence[tuple[Row, View]], room: int, width: int, used: Signs) -> Table:
+    wide = width >= _NARROW
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=width < _WIDE)
+    table.add_column("", width=1)
+    table.add_column("job", no_wrap=True)
+    if wide:
+        table.add_column("record", no_wrap=True)
+    table.add_column("state", no_wrap=True, min_width=min(width // 3, 32), ratio=1)
+    if wide:
+        table.add_column("sends", justify="right", no_wrap=True)
+    table.add_column("waited", justify="right", no_wrap=True, min_width=6)
+    chosen = _most_urgent(shown, room)
+    for row, view in chosen:
+        table.add_row(*_cells(row.job, view, width, used))
+    if len(chosen) < len(shown):
+        table.add_row("", Text(f"{used.more} {len(shown) - len(chosen)} more", "dim"))
+    return table
+
+
+def _most_urgent(shown: Sequence[tuple[Row, View]], room: int) -> list[tuple[Row, View]]:
+    """Return the rows that fit, in the order of the plan; those under way first."""
+    urgent = sorted(shown, key=lambda pair: _URGENCY.index(pair[1].phase))[:room]
+    return sorted(urgent, key=lambda pair: pair[0].job.number)
+
+
+def _cells(job: Job, view: View, width: int, used: Signs) -> list[RenderableType]:
+    style = _STYLES[view.phase]
+    sign, state = Text(_sign(view.phase, used), style), Text(view.state, style)
+    waited = f"{view.waited:.1f} s" if view.waited else ""
+    if width < _NARROW:
+        return [sign, job.name, state, waited]
+    return [sign, job.name, Text(_records(job, width, used), "dim"), state, str(view.sends or ""), waited]
+
+
+def _records(job: Job, width: int, used: Signs) -> str:
+    if not job.single:
+        return f"{len(job.ids)} {job.module}"
+    return job.ids[0] if width >= _WIDE else f"{used.more}{job.ids[0][-_ID_TAIL:]}"
+
+
+def _sign(phase: Phase, used: Signs) -> str:
+    known = {
+        Phase.QUEUED: used.queued,
+        Phase.SENDING: used.sending,
+        Phase.WAITING: used.waiting,
+        Phase.WRITTEN: used.good,
+    }
+    return known.get(phase, used.bad)
+
+
+def _progress(shown: Sequence[tuple[Row, View]], width: int, elapsed: float) -> RenderableType:
+    over = sum(view.phase.over for _, view in shown)
+    settled = sum(view.settled for _, view in shown)
+    total = sum(len(row.job.ids) for row, _ in shown)
+    told = [f"{settled} of {total} records", f"{over} of {len(shown)} jobs", f"{elapsed:.1f} s"]
+    grid = Table.grid(padding=(0, 2))
+    wide = width >= _NARROW
+    grid.add_row(ProgressBar(total=total, completed=settled, width=24 if wide else 8), *told[not wide :])
+    return grid
+
+
+def plain_line(row: Row, elapsed: float) -> str:
+    """Return one line about a finished job, for output that is no terminal."""
+    job, view = row.job, row.view()
+    name = job.ids[0] if job.single else f"{len(job.ids)} {job.module}"
+    sends = "1 send" if view.sends == 1 else f"{view.sends} sends"
+    waited = f", waited {view.waited:.1f} s" if view.waited else ""
+    return f"{elapsed:6.1f} s  {job.name:<15} {name:<18}  {view.state} ({sends}{waited})"

@@ -1,0 +1,73 @@
+"""Where the commands write: consoles, signs, and text that is safe to show."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO, cast
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Signs(NamedTuple):
+    """The signs before a line."""
+
+    good: str
+    bad: str
+    waiting: str
+    sending: str
+    queued: str
+    more: str
+
+
+_UNICODE: Final = Signs("✓", "✗", "◔", "→", "·", "…")
+_BLANKS: Final = re.compile(r" +$", re.MULTILINE)
+_ASCII: Final = Signs("+", "x", "~", ">", ".", "...")
+
+
+class CommandError(Exception):
+    """A command cannot do what it was asked: one line for the user, and the exit status."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Trimmed:
+    """A stream that leaves out the blanks by which tables fill their lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(_BLANKS.sub("", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def make_console() -> Console:
+    """Return a console on standard output: plain text without control codes unless that is a terminal."""
+    if sys.stdout.isatty():
+        return Console(highlight=False, markup=False, emoji=False)
+    plain = cast("TextIO", _Trimmed(sys.stdout))
+    return Console(file=plain, force_terminal=False, highlight=False, markup=False, emoji=False)
+
+
+def signs(console: Console) -> Signs:
+    """Return signs that the console's encoding has."""
+    return _ASCII if console.options.ascii_only else _UNICODE
+
+
+def write_json(document: Mapping[str, Any]) -> None:
+    """Write one JSON document to standard output."""
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def harmless(text: str) -> str:
+    """Return `text` on one line and without control characters: what others wrote must not steer a terminal."""
+    return "".join(sign if sign.isprintable() else "�" for sign in " ".join(text.split()))
