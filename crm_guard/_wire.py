@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from requests import Request
@@ -18,7 +17,7 @@ from urllib3.exceptions import InvalidHeader, NewConnectionError
 from crm_guard.remaining import own_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from requests import PreparedRequest, Response
     from requests.adapters import HTTPAdapter
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 _FRAMING: Final = ("Content-Encoding", "Transfer-Encoding", "Content-Length")
 _PIECE: Final = 64 * 1024
+_ABSURD_DIGITS: Final = 19
+"""A Content-Length of so many digits is none."""
 
 
 def bounded_body(response: Response, limit: int, *, stream: bool) -> bytes | None:
@@ -47,7 +48,7 @@ def bounded_body(response: Response, limit: int, *, stream: bool) -> bytes | Non
 def _announced(response: Response) -> int:
     """Return the length that the headers announce, 0 where they announce none that makes sense."""
     length = response.headers.get("Content-Length", "")
-    return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else 0
+    return int(length) if length.isdecimal() and len(length) < _ABSURD_DIGITS else 0
 
 
 def _peek(response: Response, raw: HTTPResponse, limit: int) -> bytes | None:
@@ -67,6 +68,17 @@ def _peek(response: Response, raw: HTTPResponse, limit: int) -> bytes | None:
     return body if len(body) <= limit else None
 
 
+class _Again(HTTPResponse):
+    """A response whose body is no socket's: the stock stream of pieces "as they come" would never end."""
+
+    def stream(self, amt: int | None = _PIECE, decode_content: bool | None = None) -> Generator[bytes]:
+        if amt is not None:
+            yield from super().stream(amt, decode_content)
+            return
+        while piece := self.read1(_PIECE, decode_content):
+            yield piece
+
+
 class _Rewound(io.RawIOBase):
     """A stream whose beginning has been read already: gives it again, and then goes on with the rest.
 
@@ -83,7 +95,7 @@ class _Rewound(io.RawIOBase):
 
     def response(self) -> HTTPResponse:
         """Return a response like the one that is read from, with this as its body."""
-        return HTTPResponse(
+        return _Again(
             body=self,
             headers=self._rest.headers,
             status=self._rest.status,
@@ -107,7 +119,16 @@ class _Rewound(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         amount = None if size < 0 else size
         self._fill(amount)
-        if self._failure is not None and (amount is None or len(self._ready) < min(amount, 1)):
+        if amount is None and self._failure is not None:
+            raise self._failure
+        return self._give(amount)
+
+    def read1(self, size: int = -1) -> bytes:
+        self._fill(1)
+        return self._give(None if size < 0 else size)
+
+    def _give(self, amount: int | None) -> bytes:
+        if self._failure is not None and not self._ready and amount != 0:
             raise self._failure
         given = bytes(self._ready[:amount])
         del self._ready[:amount]
@@ -201,7 +222,7 @@ def remade(
     headers["Content-Length"] = str(len(body))
     if content_type is not None:
         headers["Content-Type"] = content_type
-    raw = HTTPResponse(
+    raw = _Again(
         body=io.BytesIO(body),
         headers=headers,
         status=status,
