@@ -160,7 +160,8 @@ class GuardReport:
         about = f" ({cause})" if cause else ""
         parts = [f"CRM refused {self._which(chosen)} with {first.code}{about}."]
         if kind is RecordLockedError and self.reason:
-            parts.append(f"Sent {self.attempts} times, waited {self.waited:.1f} s: {_STOPPED[self.reason]}.")
+            sent = "once" if self.attempts == 1 else f"{self.attempts} times"
+            parts.append(f"Sent {sent}, waited {self.waited:.1f} s: {_STOPPED[self.reason]}.")
         return " ".join([*parts, first.hint]).strip()
 
     def _which(self, chosen: list[RecordOutcome]) -> str:
