@@ -148,10 +148,11 @@ class GuardedCall:
         ]
 
     def _resend(self, exchange: Exchange[Response], slots: Sequence[int]) -> None:
-        part = exchange.narrow(slots)
+        part = exchange.part(slots)
         request = _wire.copy_of(self._request, part.url, part.body)
         if self._adapter.refresh is not None:
             self._adapter.refresh(request)
+        exchange.sending(slots)
         self._tell(EventKind.RESENDING, exchange, slots)
         self._spent += 1
         self._in_flight = True

@@ -3,8 +3,8 @@
 Theory of operation. An exchange begins with an answer that holds a refusal. Each item of that answer is a *slot*;
 the slots keep their order to the end. A slot is *pending* while CRM's last word on it is a lock that passes. While
 anything is pending, :meth:`Exchange.decide` returns how long to wait; the caller waits, takes the request for some
-pending slots from :meth:`Exchange.narrow`, sends it, and gives the answer to :meth:`Exchange.absorb`, which puts
-each new item into its slot. A slot that is no longer pending never becomes pending again, so a record is sent again
+pending slots from :meth:`Exchange.part`, says that it is :meth:`Exchange.sending` it, and gives the answer to
+:meth:`Exchange.absorb`, which puts each new item into its slot. A slot that is no longer pending never becomes pending again, so a record is sent again
 only after CRM's last word on that very record was a refusal.
 
 Two kinds of calls differ. A call that can be *narrowed* (a batch) matches each answer to what was sent, and keeps
@@ -148,18 +148,17 @@ class Exchange(Generic[R]):
         """Stop, with whatever is pending staying as it is."""
         self.reason = self.reason or reason
 
-    def narrow(self, slots: Collection[int]) -> Part:
-        """Return what to change in the request to send just `slots`, and take note that they are being sent."""
+    def sending(self, slots: Collection[int]) -> None:
+        """Take note that the :meth:`part` for `slots` is being sent."""
         self._sent = tuple(sorted(slots, key=self._position))
         self.attempts += 1
-        return self.part(self._sent)
 
     def part(self, slots: Collection[int]) -> Part:
         """Return what to change in the request to ask for just `slots`."""
         return self.call.narrow(sorted(self._position(slot) for slot in slots)) if self._narrowed else Part()
 
     def absorb(self, answer: Answer[R]) -> None:
-        """Take in the answer to what :meth:`narrow` gave out last."""
+        """Take in the answer to what was sent last."""
         self.answers.append(answer)
         waited_for = self._sent
         if self._narrowed:
@@ -174,7 +173,7 @@ class Exchange(Generic[R]):
             self.retry_after = max(next(self._waits), answer.retry_after or 0.0)
 
     def lost(self) -> None:
-        """Take note that what :meth:`narrow` gave out was sent, and that no answer will come."""
+        """Take note that what was being sent may have arrived, and that no answer will come."""
         self.uncertain = frozenset(self._sent)
         self.pending = tuple(slot for slot in self.pending if slot not in self.uncertain)
         self.reason = GiveUpReason.FOLLOW_UP

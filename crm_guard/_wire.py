@@ -194,6 +194,7 @@ def copy_of(request: PreparedRequest, url: str | None, body: bytes | None) -> Pr
     copy.url = url or copy.url
     if body is not None:
         copy.body = body
+        vars(copy)["_body_position"] = None  # bytes are not rewound
         copy.headers["Content-Length"] = str(len(body))
         copy.headers.pop("Transfer-Encoding", None)
     elif isinstance(_position(copy), int):
