@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from crm_guard import _wire
 from crm_guard._approval import build_probes, read_states, refused_scope
 from crm_guard._batch import read_call
-from crm_guard._envelope import MARK, read_envelope, says_nothing
+from crm_guard._envelope import read_envelope, says_nothing
 from crm_guard._exchange import Answer, Exchange, Wait, credits_left
+from crm_guard._glance import marked
 from crm_guard._judgement import Judge, outcomes_in, outcomes_of, unapproved
 from crm_guard._merge import Merged, merge, with_hint, write_body
 from crm_guard.errors import GiveUpReason, GuardError
@@ -80,9 +81,9 @@ class GuardedCall:
         with self._watched():
             keys = self._keys(self._call.ids or ())
             self._sleep(self._waiter, keys, next(self._waits), self._begin())
-            response = self._adapter.transmit(self._request, self._options)
+            response = self._adapter.transmit(self._request, **self._options)
             body = self._adapter.readable(self._request, response, stream=self._options["stream"])
-            if body is not None and MARK in body:
+            if body is not None and marked(body):
                 return self._converse(response, body)
             if response.status_code < _CLIENT_ERROR:
                 self._waiter.verdict(locked=(), free=keys)
@@ -156,7 +157,7 @@ class GuardedCall:
         self._tell(EventKind.RESENDING, exchange, slots)
         self._spent += 1
         self._in_flight = True
-        response = self._adapter.transmit(request, self._options)
+        response = self._adapter.transmit(request, **self._options)
         answer = self._answer(response, self._adapter.readable(request, response, stream=self._options["stream"]))
         self._in_flight = False
         exchange.absorb(answer)
@@ -302,7 +303,7 @@ class GuardedCall:
     def _probe(self, request: PreparedRequest) -> Response:
         self._spent += 1
         timeout = _wire.capped_timeout(self._options["timeout"], _DIAGNOSIS_SECONDS)
-        return self._adapter.transmit(request, {**self._options, "stream": False, "timeout": timeout})
+        return self._adapter.transmit(request, **{**self._options, "stream": False, "timeout": timeout})
 
     def _share(self, exchange: Exchange[Response], slots: Collection[int]) -> None:
         """Tell other calls what CRM just said of the records."""

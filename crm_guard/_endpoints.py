@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
+from crm_guard._glance import READ_METHODS
 from crm_guard.remediation import Family
-
-READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
 class IdsIn(enum.Enum):

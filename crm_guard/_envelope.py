@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 LOCKED: Final = "RECORD_LOCKED"
 UNAPPROVED: Final = frozenset({"NOT_APPROVED", "NOT_REVIEWED"})
 GUARDED: Final = UNAPPROVED | {LOCKED}
-# One rare byte string that every guarded code ends with: the only thing that an ordinary answer is searched for.
-MARK: Final = b'ED"'
 
 _CONTAINERS: Final = ("data", "share", "tags", "record_locking_configurations")
 _COMPOSITE: Final = "__composite_requests"

@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
@@ -17,8 +17,7 @@ from crm_guard import _wire
 from crm_guard._approval import ScopeMemory
 from crm_guard._clock import Clock, Interrupts, SystemClock
 from crm_guard._conversation import GuardedCall
-from crm_guard._endpoints import READ_METHODS
-from crm_guard._envelope import MARK
+from crm_guard._glance import READ_METHODS, marked
 from crm_guard._waiting import LockLengths
 from crm_guard.locks import LockRegistry, MemoryLockRegistry, Unshared
 from crm_guard.settings import GuardSettings, Source, load_settings
@@ -130,17 +129,20 @@ class GuardAdapter(HTTPAdapter):
             GuardError: A resend failed in transport after other records had their results: see `__cause__`.
             requests.RequestException: As from any adapter.
         """
-        options = {"stream": stream, "timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
         start = self._behind_version(request.url or "")
-        if start < 0 or self._inside_another():
-            return self.transmit(request, options)
-        if self.locks:
-            call = GuardedCall(self, request, options, start)
+        guarded = start >= 0 and not self._inside_another()
+        if guarded and self.locks:
+            call = self._call(
+                request, start, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
+            )
             if call.known_locked():
                 return call.run_after_verdict()
-        response = self.transmit(request, options)
-        body = self.refusal(request, response, stream=stream)
-        return response if body is None else GuardedCall(self, request, options, start).run(response, body)
+        response = self.transmit(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
+        body = self.refusal(request, response, stream=stream) if guarded else None
+        if body is None:
+            return response
+        call = self._call(request, start, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
+        return call.run(response, body)
 
     def close(self) -> None:
         """Close the connections, and end every wait under way (`GiveUpReason.CLOSED`). The adapter stays usable."""
@@ -172,24 +174,40 @@ class GuardAdapter(HTTPAdapter):
         twin.__dict__.update(self.__dict__, inner=inner, _owns_inner=owned)
         return twin
 
-    def transmit(self, request: PreparedRequest, options: Mapping[str, Any]) -> Response:
+    def transmit(
+        self,
+        request: PreparedRequest,
+        *,
+        stream: bool,
+        timeout: Any,
+        verify: bool | str,
+        cert: Any,
+        proxies: Mapping[str, str] | None,
+    ) -> Response:
         """Send once, without looking at the answer."""
-        if self.inner is None:
-            return super().send(request, **options)
-        if isinstance(self.inner, GuardAdapter):
-            return self.inner.transmit(request, options)
+        send = super().send if self.inner is None else self._send_through
+        return send(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
+
+    def _send_through(self, request: PreparedRequest, **options: Any) -> Response:
+        """Send through the inner adapter."""
+        inner = cast("BaseAdapter", self.inner)
+        if isinstance(inner, GuardAdapter):
+            return inner.transmit(request, **options)
         outermost, _nesting.guarded = not _nesting.guarded, True
         try:
-            response = self.inner.send(request, **options)
+            response = inner.send(request, **options)
         finally:
             _nesting.guarded = not outermost
         response.connection = self  # digest auth sends its second try through this
         return response
 
+    def _call(self, request: PreparedRequest, start: int, **options: Any) -> GuardedCall:
+        return GuardedCall(self, request, options, start)
+
     def refusal(self, request: PreparedRequest, response: Response, *, stream: bool) -> bytes | None:
         """Return the body if it may hold a guarded item."""
         body = self.readable(request, response, stream=stream)
-        return body if body is not None and MARK in body else None
+        return body if body is not None and marked(body) else None
 
     def readable(self, request: PreparedRequest, response: Response, *, stream: bool) -> bytes | None:
         """Return the body if items may be in it; read nothing that is no JSON, or belongs to a successful read."""

@@ -8,8 +8,8 @@ from typing import Final
 from requests import PreparedRequest, Response
 
 from crm_guard._batch import read_call
-from crm_guard._endpoints import READ_METHODS
 from crm_guard._envelope import read_envelope
+from crm_guard._glance import READ_METHODS
 from crm_guard._judgement import Judge, outcomes_in
 from crm_guard._wire import plain_body
 from crm_guard.report import GuardReport, attached_report

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crm_guard import GuardError, get_report
-from crm_guard._envelope import MARK, read_envelope
+from crm_guard._envelope import read_envelope
+from crm_guard._glance import MARK
 
 URL = "https://www.zohoapis.com/crm/v8/Leads"
 LOCK = {
