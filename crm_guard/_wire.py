@@ -113,9 +113,6 @@ class _Rewound(io.RawIOBase):
         self._fill(amount)
         return bytes(self._ready) if self._failure is None else None
 
-    def readable(self) -> bool:
-        return True
-
     def read(self, size: int = -1) -> bytes:
         amount = None if size < 0 else size
         self._fill(amount)
