@@ -194,7 +194,6 @@ def test_a_cached_session_caches_reads_and_guards_writes(crm, clock):
 
 def test_a_host_header_goes_with_every_send_and_with_the_diagnosis(crm, clock, session):
     """Whoever calls an address directly, and names the host in a header, reaches the same host each time."""
-    session.mount("http://", HostHeaderSSLAdapter())
     mount_guard(session, crm.url, clock=clock)
     lead = crm.add_record("Leads", locked_for=5.0, then="zia_vision_rejected")
     with pytest.raises(NotApprovedError):
