@@ -4,15 +4,20 @@ Mount it on a session that you hold with :func:`mount_guard`, or under every ses
 :func:`install`.
 """
 
-from crm_guard.adapter import GuardAdapter
-from crm_guard.errors import GiveUpReason, GuardError, NotApprovedError, RecordLockedError, SettingsError
-from crm_guard.events import EventKind, GuardEvent, GuardHook
-from crm_guard.inspection import get_report
-from crm_guard.mounting import CRM_PREFIXES, install, mount_guard, uninstall
-from crm_guard.remaining import RemainingRequest
-from crm_guard.remediation import ApprovalCase
-from crm_guard.report import GuardReport, RecordOutcome
-from crm_guard.settings import GuardSettings, load_settings
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crm_guard.adapter import GuardAdapter
+    from crm_guard.errors import GiveUpReason, GuardError, NotApprovedError, RecordLockedError, SettingsError
+    from crm_guard.events import EventKind, GuardEvent, GuardHook
+    from crm_guard.inspection import get_report
+    from crm_guard.mounting import CRM_PREFIXES, install, mount_guard, uninstall
+    from crm_guard.remaining import RemainingRequest
+    from crm_guard.remediation import ApprovalCase
+    from crm_guard.report import GuardReport, RecordOutcome
+    from crm_guard.settings import GuardSettings, load_settings
 
 __version__ = "0.1.0"
 
@@ -38,3 +43,32 @@ __all__ = [
     "mount_guard",
     "uninstall",
 ]
+
+# A name is imported when it is first asked for: a program that meets no lock never loads what handles locks.
+_NAMES = {
+    "adapter": ["GuardAdapter"],
+    "errors": ["GiveUpReason", "GuardError", "NotApprovedError", "RecordLockedError", "SettingsError"],
+    "events": ["EventKind", "GuardEvent", "GuardHook"],
+    "inspection": ["get_report"],
+    "mounting": ["CRM_PREFIXES", "install", "mount_guard", "uninstall"],
+    "remaining": ["RemainingRequest"],
+    "remediation": ["ApprovalCase"],
+    "report": ["GuardReport", "RecordOutcome"],
+    "settings": ["GuardSettings", "load_settings"],
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

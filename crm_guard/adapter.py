@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import re
 import threading
@@ -14,10 +13,9 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from crm_guard import _wire
-from crm_guard._approval import ScopeMemory
 from crm_guard._clock import Clock, Interrupts, SystemClock
-from crm_guard._conversation import GuardedCall
 from crm_guard._glance import READ_METHODS, marked
+from crm_guard._scopes import ScopeMemory
 from crm_guard._waiting import LockLengths
 from crm_guard.locks import LockRegistry, MemoryLockRegistry, Unshared
 from crm_guard.settings import GuardSettings, Source, load_settings
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from requests import PreparedRequest, Response
     from requests.adapters import BaseAdapter
 
+    from crm_guard._conversation import GuardedCall
     from crm_guard.events import GuardHook
 
 _CLIENT_ERROR: Final = 400
@@ -202,6 +201,8 @@ class GuardAdapter(HTTPAdapter):
         return response
 
     def _call(self, request: PreparedRequest, start: int, **options: Any) -> GuardedCall:
+        from crm_guard._conversation import GuardedCall  # noqa: PLC0415 (programs that meet no lock do without)
+
         return GuardedCall(self, request, options, start)
 
     def refusal(self, request: PreparedRequest, response: Response, *, stream: bool) -> bytes | None:
@@ -288,6 +289,8 @@ def warn_of_multiplied_sends(*layers: BaseAdapter | None) -> bool:
 
 def warn(message: str) -> None:
     """Warn, at the line of the program that called us, be it through `requests`."""
+    import inspect  # noqa: PLC0415 (costs more than the guard does, and is rarely needed)
+
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("crm_guard", "requests"):
         frame, level = frame.f_back, level + 1

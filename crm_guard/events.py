@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from crm_guard.errors import GiveUpReason
 
 logger: Final = logging.getLogger("crm_guard")
-logger.addHandler(logging.NullHandler())
 
 
 class EventKind(enum.StrEnum):
