@@ -328,7 +328,7 @@ class GuardedCall:
         return self._adapter.clock.now() - self._began if self._began is not None else 0.0
 
     def _paced(self) -> Iterator[float]:
-        """Yield the waits of the settings, or what earlier locks have taught to be better; never above `wait_max`."""
+        """Yield the waits of the settings, or what earlier locks have taught; never above `wait_max`."""
         for plain in self._settings.waits(random.random):
             learnt = self._adapter.lengths.next_wait(
                 self._origin, elapsed=self._elapsed(), plain=plain, u=random.random()

@@ -4,8 +4,8 @@ Theory of operation. An exchange begins with an answer that holds a refusal. Eac
 the slots keep their order to the end. A slot is *pending* while CRM's last word on it is a lock that passes. While
 anything is pending, :meth:`Exchange.decide` returns how long to wait; the caller waits, takes the request for some
 pending slots from :meth:`Exchange.part`, says that it is :meth:`Exchange.sending` it, and gives the answer to
-:meth:`Exchange.absorb`, which puts each new item into its slot. A slot that is no longer pending never becomes pending again, so a record is sent again
-only after CRM's last word on that very record was a refusal.
+:meth:`Exchange.absorb`, which puts each new item into its slot. A slot that is no longer pending never becomes
+pending again, so a record is sent again only after CRM's last word on that very record was a refusal.
 
 Two kinds of calls differ. A call that can be *narrowed* (a batch) matches each answer to what was sent, and keeps
 what it cannot match. A call that is sent *whole* (one record, or an endpoint whose parts cannot be told apart) is
