@@ -1,6 +1,6 @@
 """Runs the test-suite of `requests` itself with the guard in the place of the stock adapter, for every URL.
 
-    pip install -e '.[dev]' pytest-httpbin trustme && python tests/requests_suite.py [pytest arguments]
+    pip install -e '.[dev]' pytest-httpbin trustme PySocks && python tests/requests_suite.py [pytest arguments]
 
 It takes the suite from the source distribution of the installed version, and needs a minute and a half. As a pytest
 plugin (`-p requests_suite`) this module does the replacing.
