@@ -73,6 +73,10 @@ class TestThroughJson:
         there = there_and_back(remaining(headers={"X-A": "1"}), headers={"Authorization": "new", "x-a": "2"})
         assert (there.headers["Authorization"], there.headers["X-A"]) == ("new", "2")
 
+    def test_the_length_is_that_of_the_body_whatever_the_headers_say(self):
+        plain = {"method": "PUT", "url": URL, "headers": {"Content-Length": "99"}, "body": "\u00e4"}
+        assert RemainingRequest.from_dict(plain).headers["Content-Length"] == "2"
+
     def test_a_stream_is_refused_in_words(self):
         for body in (io.BytesIO(b"abc"), iter([b"abc"])):
             with pytest.raises(TypeError, match="a streamed body cannot be turned into plain data"):

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import math
+import random
 import socket
 import struct
 import threading
@@ -14,7 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import MaxRetryError, NewConnectionError, ReadTimeoutError
+from urllib3 import HTTPResponse
+from urllib3.exceptions import MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 
 from crm_guard import GuardAdapter, GuardSettings, RecordLockedError, _wire
 
@@ -62,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         if end == "resets":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    do_PUT = answer  # noqa: N815
+    do_PUT = do_HEAD = answer  # noqa: N815
 
     def log_message(self, *args):
         pass
@@ -216,6 +218,19 @@ class TestAStreamThatWasLookedInto:
         response = session.put(server.url, stream=True)
         assert len(response.content) == len(bomb)
 
+    def test_whose_packed_beginning_unpacks_to_less_than_the_limit_is_not_taken_for_whole(self):
+        body = gzip.compress(random.Random(1).randbytes(LIMIT - 5))
+        assert len(body) > LIMIT + 1
+        response = requests.Response()
+        response.headers["Content-Encoding"] = "gzip"
+        response.raw = HTTPResponse(io.BytesIO(body), headers=response.headers, preload_content=False)
+        assert _wire.bounded_body(response, LIMIT, stream=True) is None
+        assert len(response.content) == LIMIT - 5
+
+    def test_that_answers_a_head_has_no_body_whatever_it_announces(self, server, session):
+        server.script = (400, {"Content-Type": "application/json", "Content-Length": "50"}, b"", "stays")
+        assert session.head(server.url, stream=True).content == b""
+
     def test_still_has_the_cookies_of_the_answer(self, serve, server, session):
         serve(SMALL, "chunked")
         status, headers, wire, end = server.script
@@ -255,12 +270,13 @@ class TestAStreamThatBreaks:
         with pytest.raises(requests.exceptions.ChunkedEncodingError):
             response.content  # noqa: B018
 
-    def test_gives_what_came_before_and_then_the_error_again_and_again(self, serve, server, session):
-        serve(SMALL * 5, "chunked", end="closes", drop=20)
+    def test_and_is_read_in_one_piece_is_an_error_and_not_a_short_body(self, serve, server, session):
+        serve(SMALL * 20, "chunked", end="closes", drop=20)
         raw = session.put(server.url, stream=True).raw
-        with pytest.raises(Exception, match="Connection broken"):
+        with pytest.raises(ProtocolError, match="Connection broken"):
             raw.read()
         assert raw.read(0) == b""
+        assert raw.read(CHUNK) == (SMALL * 20)[:CHUNK]
 
     def test_because_it_stalls_times_out_in_the_hands_of_the_caller(self, serve, server, session):
         serve(SMALL, "chunked", end="stalls", drop=7)
@@ -294,6 +310,7 @@ def answered(content):
     response.status_code = 400
     response._content = content
     response._content_consumed = True
+    response.raw = HTTPResponse(io.BytesIO(), preload_content=False)
     return response
 
 
@@ -480,6 +497,7 @@ class TestAResponseMadeAnew:
 
     def test_can_be_made_of_a_response_without_a_raw_one(self):
         latest = answered(REFUSAL)
+        latest.raw = None
         latest.headers["X-A"] = "1"
         new = _wire.remade(HTTPAdapter(), prepared(), latest, 200, None, b"{}", None)
         assert (new.json(), new.headers["X-A"], new.reason) == ({}, "1", "OK")
