@@ -293,7 +293,6 @@ class LockTable:
 
     def verdict(self, call: Call, locked: Collection[str], free: Collection[str], now: float) -> None:
         """Take in what `call` was told."""
-        self._give_slot_back(call)
         touched: dict[Call, None] = {}
         for key in locked:
             touched.update(self._lock(call, key, now))
@@ -301,6 +300,7 @@ class LockTable:
             self._unqueue(call, key, keep=True)
             touched.update(self.unlock(key))
         self.resettle(touched, now)
+        self._give_slot_back(call)  # last: whom a refusal stops must not be set off by it
 
     def leave(self, call: Call, now: float) -> None:
         """Forget `call`, and hand on what it holds."""

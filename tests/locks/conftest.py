@@ -74,7 +74,7 @@ def all_at_once(*jobs):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(15)
     assert not errors, errors
     assert not any(thread.is_alive() for thread in threads), "a call never came back"
     return results
@@ -207,8 +207,8 @@ def waiter_of():
 
 @pytest.fixture
 def soon():
-    """An instant far enough away for any test."""
-    return SystemClock().now() + 20
+    """An instant farther away than any test may last: a call that comes back only then is lost."""
+    return SystemClock().now() + 90
 
 
 @pytest.fixture

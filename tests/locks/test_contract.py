@@ -52,7 +52,7 @@ def test_waiting_for_nothing_returns_nothing(registry, waiter_of, soon):
 def test_a_record_without_a_lock_goes_at_once(registry, waiter_of, soon):
     """The lock that a latecomer was told of may be gone when it comes to wait."""
     waiter = waiter_of(registry)
-    assert waiter.wait([KEY], 15.0, soon) == {KEY}
+    assert waiter.wait([KEY], 100.0, soon) == {KEY}
     waiter.leave()
 
 
@@ -69,7 +69,7 @@ def test_a_follower_is_woken_by_the_probers_success(registry, waiter_of, togethe
 
     def follow():
         prober.asleep()
-        order.append(("follow", *follower.wait([KEY], 15.0, soon)))
+        order.append(("follow", *follower.wait([KEY], 100.0, soon)))
         follower.leave()
 
     together(probe, follow)
@@ -128,7 +128,7 @@ def test_an_interrupted_follower_returns_nothing(registry, waiter_of, together, 
         follower.interrupt()
         prober.interrupt()
 
-    waits = [lambda one=one: one.wait([KEY], 15.0, soon) for one in (prober, follower)]
+    waits = [lambda one=one: one.wait([KEY], 100.0, soon) for one in (prober, follower)]
     assert together(*waits, interrupt)[:2] == [frozenset(), frozenset()]
     prober.leave()
     follower.leave()
@@ -139,7 +139,7 @@ def test_a_batch_sends_what_is_free_at_its_tick(registry, waiter_of, soon):
     """A lock does not delay another record."""
     other, batch = waiter_of(registry), waiter_of(registry)
     other.verdict(locked=[KEY], free=[])
-    holding = threading.Thread(target=other.wait, args=([KEY], 15.0, soon))
+    holding = threading.Thread(target=other.wait, args=([KEY], 100.0, soon))
     holding.start()
     other.asleep()
     assert batch.wait([KEY, *KEYS[2:]], 0.05, soon) == set(KEYS[2:])

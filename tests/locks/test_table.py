@@ -114,6 +114,7 @@ def test_a_woken_follower_that_is_refused_becomes_the_prober():
     desk.accepted("1", A)
     assert [desk.goes(name) for name in "432"] == [None, None, "A"]
     desk.refused("2", A, delay=2.0)
+    assert [desk[name].wake.rung for name in "34"] == [0, 0]
     assert [desk.goes(name, 2.9) for name in "234"] == [None] * 3
     assert desk.goes("2", 3.0) == "A"
     desk.accepted("2", A)
@@ -128,7 +129,7 @@ def test_an_unlock_sets_off_a_few_and_each_verdict_the_next():
     desk.accepted("1", A)
     assert [desk[name].wake.rung for name in "2345"] == [1, 1, 0, 0]
     assert [desk.goes(name) for name in "5423"] == [None, None, "A", "A"]
-    desk.accepted("3", A)
+    desk.table.verdict(desk["3"], [], [A], desk.now)
     assert [desk.goes(name) for name in "54"] == [None, "A"]
     desk.table.leave(desk["2"], desk.now)
     assert desk.goes("5") == "A"

@@ -24,6 +24,14 @@ class Yielding(dict):
         return value
 
 
+class Sleepless(SystemClock):
+    """The real clock, for a wait that has been cut short already."""
+
+    def wait(self, event, timeout):
+        assert event.is_set(), "a wake-up was lost"
+        return True
+
+
 @pytest.fixture
 def registry():
     return MemoryLockRegistry()
@@ -85,7 +93,7 @@ def test_two_hundred_followers_go_in_the_order_of_their_coming(waiter_of, togeth
         return sum(one.waiting for one in registry.table.locks[KEY].queue)
 
     def run(waiter):
-        assert waiter.wait([KEY], 15.0, soon) == {KEY}
+        assert waiter.wait([KEY], 100.0, soon) == {KEY}
         order.append(waiters.index(waiter))
         waiter.verdict(locked=[], free=[KEY])
         waiter.leave()
@@ -114,7 +122,7 @@ def test_a_sleeping_prober_hears_of_an_unlock_and_of_a_shorter_delay(registry, w
         return got
 
     def probe():
-        got = prober.wait([KEY], 15.0, soon)
+        got = prober.wait([KEY], 100.0, soon)
         prober.verdict(locked=[], free=[KEY])
         prober.leave()
         return got
@@ -135,11 +143,27 @@ def test_the_mutex_is_free_while_calls_wait(registry, waiter_of):
     waiter.leave()
 
 
+def test_a_wake_up_between_looking_and_sleeping_is_not_lost(registry, waiter_of, soon):
+    waiter, other = waiter_of(registry), waiter_of(registry)
+    waiter.verdict(locked=[KEY], free=[])
+    look = waiter._look
+
+    def look_then_unlock():
+        result = look()
+        other.verdict(locked=[], free=[KEY])
+        return result
+
+    waiter._look = look_then_unlock
+    waiter._clock = Sleepless()
+    assert waiter.wait([KEY], 100.0, soon) == {KEY}
+    waiter.leave()
+
+
 def test_an_interrupt_that_came_before_the_wait_ends_it(registry, waiter_of, soon):
     waiter = waiter_of(registry)
     waiter.verdict(locked=[KEY], free=[])
     waiter.interrupt()
-    assert waiter.wait([KEY], 15.0, soon) == frozenset()
+    assert waiter.wait([KEY], 0.0, soon) == frozenset()
     waiter.leave()
 
 
@@ -198,4 +222,4 @@ class TestUnshared:
         waiter = waiter_of(Unshared())
         assert waiter.wait([KEY], 15.0, SystemClock().now()) == frozenset()
         waiter.interrupt()
-        assert waiter.wait([KEY], 15.0, soon) == frozenset()
+        assert waiter.wait([KEY], 100.0, soon) == frozenset()
