@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crm_guard import GuardError, get_report
-from crm_guard._envelope import read_envelope
 from crm_guard._glance import MARK
 
 URL = "https://www.zohoapis.com/crm/v8/Leads"
