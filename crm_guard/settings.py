@@ -110,7 +110,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     attempts: _FromOne = 30
     timeout: _Budget = 120.0
     wait_initial: _Wait = 3.0
-    wait_max: _Wait = 8.0
+    wait_max: _Wait = 5.0
     wait_exp_base: _Growth = 1.2
     wait_jitter: _Share = 0.2
     retry_actions: _Actions = ("zia_vision_processing",)

@@ -38,26 +38,27 @@ PLAIN = growing(3.0, 5.0, 1.2, 0.2)
 class Learning:
     """The guard's policy, on a plain schedule."""
 
-    def __init__(self, plain):
-        self.plain, self.lengths = plain, LockLengths()
+    def __init__(self, plain, top):
+        self.plain, self.top, self.lengths = plain, top, LockLengths()
 
     def __call__(self, refusals, elapsed, r):
         plain = self.plain(refusals, elapsed, r)
-        return self.lengths.next_wait("o", elapsed=elapsed, plain=plain, u=r.random())
+        learnt = self.lengths.next_wait("o", elapsed=elapsed, plain=plain, u=r.random())
+        return min(learnt, self.top)
 
 
 class Greedy(Learning):
     """Learning that always trusts a quantile: what the test of certainty saves us from."""
 
     def __init__(self, plain, quantile):
-        super().__init__(plain)
+        super().__init__(plain, top=5.0)
         self.quantile = quantile
 
     def __call__(self, refusals, elapsed, r):
         left = sorted(x - elapsed for x in self.lengths._seen.get("o", ()) if x > elapsed + 0.5)
         if len(left) < 5:
             return self.plain(refusals, elapsed, r)
-        return min(8.0, left[int(self.quantile * (len(left) - 1))] * (1 - 0.1 * r.random()))
+        return min(self.top, left[int(self.quantile * (len(left) - 1))] * (1 - 0.1 * r.random()))
 
 
 POLICIES = {
@@ -72,8 +73,8 @@ POLICIES = {
     "urllib3 backoff_factor=1": lambda: growing(1, 120, 2, 0),
     "urllib3 backoff_factor=0.5": lambda: growing(0.5, 120, 2, 0),
     "greedy learning, median": lambda: Greedy(PLAIN, 0.5),
-    "learning on 1..8 x1.5": lambda: Learning(growing(1, 8, 1.5, 0.2)),
-    "learning on 3..5 x1.2": lambda: Learning(PLAIN),
+    "learning on 1..8 x1.5": lambda: Learning(growing(1, 8, 1.5, 0.2), 8.0),
+    "learning on 3..5 x1.2": lambda: Learning(PLAIN, 5.0),
 }
 
 
