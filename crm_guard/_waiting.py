@@ -7,7 +7,7 @@ end. Where they do not, a guess buys fewer calls with longer delays, so then the
 That is the whole rule: of the lengths seen that exceed what this call has already waited, take the 10th and the
 90th percentile. If they lie closer together than 0.8 of the plain wait, the end is known more exactly than the
 plain wait would find it: wait until the 80th. Otherwise, or with fewer than 5 lengths seen, wait the plain time.
-A learnt wait lies between a third of the plain one and three times it, and the caller keeps it below `wait_max`.
+A learnt wait lies between a third of the plain one and three times it; the caller keeps it below `wait_max`.
 
 Simulated lone callers (`tests/benchmarks/waits.py`; calls with the first one, 95th percentile of the delay after the
 unlock in seconds; plain means 3 s, growing by 1.2 up to 5 s, 20 % jitter: the default settings):
@@ -24,8 +24,8 @@ learning always, median        2.52  0.95  2.79  4.01   4.81  3.00
 learning where certain (this)  2.23  1.01  3.41  3.76   4.97  1.23
 =============================  ==========  ===========  ============
 
-Learning without the test of certainty pays on lognormal and bimodal lengths, in delay, for the calls it saves. Short
-first waits pay everywhere. (urllib3's schedule happens to hit a lock of 30 s, its waits doubling from 1 s.)
+Learning without the test of certainty pays on lognormal and bimodal lengths, in delay, for the calls it saves.
+Short first waits pay everywhere. (urllib3's schedule happens to hit a lock of 30 s, its waits doubling from 1 s.)
 A length is counted from a call's first refusal to its success, which is what the next call has to wait, too.
 """
 
