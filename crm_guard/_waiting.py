@@ -9,8 +9,8 @@ That is the whole rule: of the lengths seen that exceed what this call has alrea
 plain wait would find it: wait until the 80th. Otherwise, or with fewer than 5 lengths seen, wait the plain time.
 A learnt wait lies between a third of the plain one and three times it; the caller keeps it below `wait_max`.
 
-Simulated lone callers (`tests/benchmarks/waits.py`; calls with the first one, 95th percentile of the delay after the
-unlock in seconds; plain means 3 s, growing by 1.2 up to 5 s, 20 % jitter: the default settings):
+Simulated lone callers (`tests/benchmarks/waits.py`; calls with the first one, 95th percentile of the delay after
+the unlock in seconds; plain means 3 s, growing by 1.2 up to 5 s, 20 % jitter: the default settings):
 
 =============================  ==========  ===========  ============
 policy                         constant 5  lognormal 5  bimodal 2/30
