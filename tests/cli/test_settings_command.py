@@ -20,7 +20,7 @@ def test_the_settings_are_shown_with_their_origins(crm_guard_command, monkeypatc
     assert lines["timeout"] == "5.0 environment variable CRM_GUARD_TIMEOUT"
     assert lines["attempts"] == f"7 file {file}"
     assert lines["retry_actions"] == f"zia_vision_processing, scan file {file}"
-    assert lines["wait_max"] == "8.0 default"
+    assert lines["wait_max"] == "5.0 default"
     assert set(NAMES) <= set(lines)
 
 
