@@ -271,7 +271,7 @@ class TestResponses:
             lead = crm.add_record("Leads", refusals=1)
             response = session.put(f"{crm.url}/crm/v8/Leads/{lead}", json=ROW)
         waited = get_report(response).waited
-        assert response.elapsed.total_seconds() >= waited >= 0.02
+        assert response.elapsed.total_seconds() >= waited > 0.01
 
     def test_know_the_callers_request_and_their_adapter(self, crm, session, url):
         prepared = session.prepare_request(requests.Request("PUT", url, json=ROW))
