@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _FRAMING: Final = ("Content-Encoding", "Transfer-Encoding", "Content-Length")
 _PIECE: Final = 64 * 1024
-_ABSURD_DIGITS: Final = 19
-"""A Content-Length of so many digits is none."""
 
 
 def bounded_body(response: Response, limit: int, *, stream: bool) -> bytes | None:
@@ -36,19 +34,13 @@ def bounded_body(response: Response, limit: int, *, stream: bool) -> bytes | Non
     A body that the caller would read anyway (`stream=False`) is read in full, as `requests` itself does, unless it
     announces that it is too large. Of a stream, no more than `limit` bytes are read, and these are given again.
     """
-    if _announced(response) > limit:
-        return None
     raw = response.raw
+    if (getattr(raw, "length_remaining", None) or 0) > limit:  # what Content-Length announces
+        return None
     if stream and isinstance(raw, HTTPResponse) and not getattr(response, "_content_consumed", False):
         return _peek(response, raw, limit)
     body: bytes | None = response.content
     return body if body is not None and len(body) <= limit else None
-
-
-def _announced(response: Response) -> int:
-    """Return the length that the headers announce, 0 where they announce none that makes sense."""
-    length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() and len(length) < _ABSURD_DIGITS else 0
 
 
 def _peek(response: Response, raw: HTTPResponse, limit: int) -> bytes | None:

@@ -129,7 +129,7 @@ class GuardAdapter(HTTPAdapter):
             requests.RequestException: As from any adapter.
         """
         start = self._behind_version(request.url or "")
-        guarded = start >= 0 and not self._inside_another()
+        guarded = start >= 0 and not (_nesting.guarded and self._tell_of_nesting())
         if guarded and self.locks:
             call = self._call(
                 request, start, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
@@ -137,8 +137,8 @@ class GuardAdapter(HTTPAdapter):
             if call.known_locked():
                 return call.run_after_verdict()
         response = self.transmit(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
-        body = self.refusal(request, response, stream=stream) if guarded else None
-        if body is None:
+        body = self.readable(request, response, stream=stream) if guarded else None
+        if body is None or not marked(body):
             return response
         call = self._call(request, start, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
         return call.run(response, body)
@@ -205,11 +205,6 @@ class GuardAdapter(HTTPAdapter):
 
         return GuardedCall(self, request, options, start)
 
-    def refusal(self, request: PreparedRequest, response: Response, *, stream: bool) -> bytes | None:
-        """Return the body if it may hold a guarded item."""
-        body = self.readable(request, response, stream=stream)
-        return body if body is not None and marked(body) else None
-
     def readable(self, request: PreparedRequest, response: Response, *, stream: bool) -> bytes | None:
         """Return the body if items may be in it; read nothing that is no JSON, or belongs to a successful read."""
         if response.status_code < _CLIENT_ERROR and request.method in READ_METHODS:
@@ -223,12 +218,12 @@ class GuardAdapter(HTTPAdapter):
         if self._given_registry is None:
             self.locks.close()
 
-    def _inside_another(self) -> bool:
-        """Tell whether another guard is sending through this one, unknown to it; warn once."""
-        if _nesting.guarded and not self._warned:
+    def _tell_of_nesting(self) -> bool:
+        """Warn, once, that another guard is sending through this one, unknown to it. Return True."""
+        if not self._warned:
             self._warned = True
             warn(_NESTED)
-        return _nesting.guarded
+        return True
 
     def _behind_version(self, url: str) -> int:
         """Return where the part behind `/crm/v8/` begins, -1 where the URL is no CRM call."""
