@@ -194,8 +194,8 @@ class GuardedCall:
         latest, merged = exchange.latest, None
         if not exchange.complete:
             merged = merge(exchange, items)
-        elif items != exchange.items and latest.envelope is not None:
-            merged = Merged(latest.status, write_body(latest.envelope, items))
+        elif items != exchange.items and latest.envelope and list(latest.envelope.items) == exchange.items:
+            merged = Merged(latest.status, write_body(latest.envelope, items))  # not where a 401 has the last word
         response = latest.response if merged is None else self._remade(exchange, merged)
         earlier = [answer.response for answer in exchange.answers if answer.response is not response]
         for answered in earlier:

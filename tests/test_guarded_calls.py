@@ -311,6 +311,16 @@ class TestHintsInBody:
         assert blocked["message"].endswith(get_report(response).blocked[0].hint)
         assert response.status_code == 207
 
+    @pytest.mark.parametrize("fault", ["401", "429", "500"])
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_an_answer_that_is_not_about_records_keeps_its_own_words(self, crm, guard, leads, fault, count):
+        ids = [crm.add_record("Leads", locked_for=9.0) for _ in range(count)]
+        crm.fault(fault, after=1)
+        response = guard(hints_in_body=True).put(leads, json={"data": [{"id": lead} for lead in ids]})
+        assert response.status_code == int(fault)
+        assert response.json()["code"] in {"INVALID_TOKEN", "TOO_MANY_REQUESTS", "INTERNAL_ERROR"}
+        assert get_report(response).reason is GiveUpReason.FOLLOW_UP
+
 
 class TestBodies:
     def test_a_file_is_rewound_to_where_it_stood(self, crm, guard, leads):
