@@ -6,6 +6,7 @@ import contextlib
 import logging
 import random
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import urlsplit
 
@@ -107,14 +108,15 @@ class GuardedCall:
             deadline=self._begin(),
             replayable=_wire.replayable(self._request),
         )
-        self._tell(EventKind.LOCKED, exchange, exchange.pending)
-        self._share(exchange, range(len(exchange.items)))
         try:
+            self._tell(EventKind.LOCKED, exchange, exchange.pending)
+            self._share(exchange, range(len(exchange.items)))
             self._exhaust(exchange)
             states = self._diagnose(exchange) if self._settings.diagnose else {}
+            outcomes = outcomes_of(exchange, self._judge.knowing(states))
         except BaseException as exc:  # noqa: BLE001 (results must survive Ctrl-C, too; always raised again)
             self._break_off(exchange, exc)
-        return self._finish(exchange, outcomes_of(exchange, self._judge.knowing(states)))
+        return self._finish(exchange, outcomes)
 
     def _reported(self, response: Response, body: bytes | None) -> Response:
         """Note the wait on an answer that holds no refusal."""
@@ -159,8 +161,8 @@ class GuardedCall:
         self._in_flight = True
         response = self._adapter.transmit(request, **self._options)
         answer = self._answer(response, self._adapter.readable(request, response, stream=self._options["stream"]))
-        self._in_flight = False
         exchange.absorb(answer)
+        self._in_flight = False  # not sooner: an answer that is half taken in says nothing yet
         free = [slot for slot in slots if slot not in exchange.pending and slot not in exchange.uncertain]
         if exchange.reason is None:
             self._share(exchange, slots)
@@ -180,13 +182,27 @@ class GuardedCall:
 
     def _finish(self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...]) -> Response:
         """Turn what the exchange knows into the caller's response or exception."""
-        response = self._result(exchange, outcomes)
-        report = self._report(exchange, outcomes, response)
-        self._tell_end(exchange, report)
+        response, report = self._conclude(exchange, outcomes)
         if self._raises(exchange, report):
-            response.content  # noqa: B018 (an error's response has to be usable, whatever `stream` was)
             report.raise_for_blocked()
         return response
+
+    def _conclude(
+        self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...]
+    ) -> tuple[Response, GuardReport]:
+        """Return response and report, and tell the hooks. An interrupt that comes now carries the report away."""
+        report = self._report(exchange, outcomes)
+        try:
+            response = self._result(exchange, outcomes)
+            report = replace(report, _response=response)
+            attach_report(response, report)
+            self._tell_end(exchange, report)
+            if self._raises(exchange, report):
+                response.content  # noqa: B018 (an error's response has to be usable, whatever `stream` was)
+        except BaseException as exc:
+            attach_report(exc, report)
+            raise
+        return response, report
 
     def _result(self, exchange: Exchange[Response], outcomes: Sequence[RecordOutcome]) -> Response:
         """Return the last response if it is the whole answer, else one made of all answers."""
@@ -228,21 +244,16 @@ class GuardedCall:
             for item, outcome in zip(exchange.items, outcomes, strict=False)
         ]
 
-    def _report(
-        self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...], response: Response
-    ) -> GuardReport:
-        report = GuardReport(
+    def _report(self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...]) -> GuardReport:
+        return GuardReport(
             outcomes=outcomes,
             attempts=exchange.attempts,
             waited=self._waited,
             credits_spent=self._spent,
             reason=exchange.reason,
             retry_after=self._later(exchange, outcomes),
-            _response=response,
             _remaining=self._remaining(exchange),
         )
-        attach_report(response, report)
-        return report
 
     def _later(self, exchange: Exchange[Response], outcomes: Sequence[RecordOutcome]) -> float | None:
         if exchange.reason is not None and (exchange.pending or exchange.uncertain):
@@ -268,10 +279,7 @@ class GuardedCall:
             exchange.lost()
         if exchange.pending:
             exchange.give_up(GiveUpReason.FOLLOW_UP)
-        outcomes = outcomes_of(exchange, self._judge)
-        response = self._result(exchange, outcomes)
-        report = self._report(exchange, outcomes, response)
-        self._tell_end(exchange, report)
+        response, report = self._conclude(exchange, outcomes_of(exchange, self._judge))
         text = _broken_off(report)
         cause.add_note(f"crm_guard: {text}")
         attach_report(cause, report)

@@ -173,8 +173,11 @@ class Exchange(Generic[R]):
             self.retry_after = max(next(self._waits), answer.retry_after or 0.0)
 
     def lost(self) -> None:
-        """Take note that what was being sent may have arrived, and that no answer will come."""
-        self.uncertain = frozenset(self._sent)
+        """Take note that what was being sent may have arrived, and that no answer will come, or none was taken in.
+
+        Of an answer that was taken in whole, nothing is lost but what may not be repeated for certain.
+        """
+        self._lose(tuple(slot for slot in self._sent if slot in self.pending))
         self.pending = tuple(slot for slot in self.pending if slot not in self.uncertain)
         self.reason = GiveUpReason.FOLLOW_UP
 
@@ -280,11 +283,12 @@ class Exchange(Generic[R]):
         if answer.failed or (answer.envelope is None and (answer.mute or answer.status >= _CLIENT_ERROR)):
             self._follow_up(answer)
             return
-        self.envelope = answer.envelope or self.envelope
-        self.items = list(answer.envelope.items) if answer.envelope else []
-        laid = lay(self.call, self.envelope) if self.items else None
-        self.places = laid or [None] * len(self.items)
-        self._ids = records(self.call, self.envelope, laid)
+        envelope = answer.envelope or self.envelope
+        items = list(answer.envelope.items) if answer.envelope else []
+        laid = lay(self.call, envelope) if items else None
+        ids = records(self.call, envelope, laid)
+        # At once, so that an interrupt does not find parts that do not fit each other.
+        self.envelope, self.items, self.places, self._ids = envelope, items, laid or [None] * len(items), ids
         self._sent = tuple(range(len(self.items)))
         self.pending = self._locked(self._sent)
         if self.pending and not self._refused_whole():

@@ -192,8 +192,9 @@ class GuardAdapter(HTTPAdapter):
         inner = cast("BaseAdapter", self.inner)
         if isinstance(inner, GuardAdapter):
             return inner.transmit(request, **options)
-        outermost, _nesting.guarded = not _nesting.guarded, True
+        outermost = not _nesting.guarded
         try:
+            _nesting.guarded = True
             response = inner.send(request, **options)
         finally:
             _nesting.guarded = not outermost

@@ -9,7 +9,8 @@ import pytest
 import requests
 from requests.exceptions import ChunkedEncodingError
 
-from crm_guard import GiveUpReason, GuardError, NotApprovedError, get_report
+from crm_guard import EventKind, GiveUpReason, GuardError, GuardEvent, NotApprovedError, get_report
+from crm_guard._exchange import Exchange
 from crm_guard.simulator import FaultKind, Simulator
 
 from .world import ALL_CALLS, CALLS, ORIGIN, Guarded, add_leads, guarded, ids_of, items_of, prepared
@@ -245,6 +246,50 @@ class TestCtrlC:
             world.send(request)
         assert "crm_guard" in caught.value.__notes__[0]
         return get_report(caught.value)
+
+
+class TestAnInterrupt:
+    @pytest.mark.parametrize("filled", [0, 1, 2])
+    def test_while_an_answer_is_taken_in_leaves_nothing_to_send_again_that_may_be_written(
+        self, monkeypatch, filled
+    ):
+        world = guarded()
+        ids = add_leads(world.engine, [0, 1, 1, 9])
+        fill, count = Exchange._fill, iter(range(100))
+
+        def interrupted(exchange: Any, slot: int, item: Any) -> None:
+            if next(count) == filled:
+                raise KeyboardInterrupt
+            fill(exchange, slot, item)
+
+        monkeypatch.setattr(Exchange, "_fill", interrupted)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            world.send(CALLS["update"].of(ids))
+        report = get_report(caught.value)
+        assert [found.succeeded for found in report.outcomes] == [True, False, False, False]
+        assert [found.uncertain for found in report.outcomes] == [False, True, True, True]
+        assert [world.engine.writes(record_id) for record_id in ids] == [1, 1, 1, 0]
+        assert report.remaining_request() is None
+        assert not any(found.retryable for found in report.outcomes)
+
+    @pytest.mark.parametrize("kind", list(EventKind))
+    def test_in_a_hook_carries_every_result_away(self, kind):
+        def leave(event: GuardEvent) -> None:
+            if event.kind is kind:
+                raise SystemExit(3)
+
+        world = guarded({"attempts": 2}, adapter={"hooks": [leave]})
+        ids = [*add_leads(world.engine, [0, 1, 9]), "555000000000000099"]
+        world.engine.add_record("Leads", ids[3], state="record_locking")
+        with pytest.raises(SystemExit) as caught:
+            world.send(CALLS["update"].of(ids))
+        report = get_report(caught.value)
+        assert [found.record_id for found in report.outcomes] == ids
+        assert [found.succeeded for found in report.outcomes] == [
+            bool(world.engine.writes(record_id)) for record_id in ids
+        ]
+        rest = str(report.remaining_request().body)
+        assert [record_id in rest for record_id in ids] == [found.retryable for found in report.outcomes]
 
 
 def interrupt_at(wanted: int) -> Any:
