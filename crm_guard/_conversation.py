@@ -275,7 +275,7 @@ class GuardedCall:
 
     def _break_off(self, exchange: Exchange[Response], cause: BaseException) -> NoReturn:
         """Raise with all results that are there: `cause` itself, or a `GuardError` where results would be lost."""
-        if self._in_flight and not _wire.never_sent(cause):
+        if self._in_flight and (self._adapter.repeats or not _wire.never_sent(cause)):
             exchange.lost()
         if exchange.pending:
             exchange.give_up(GiveUpReason.FOLLOW_UP)

@@ -173,6 +173,14 @@ class GuardAdapter(HTTPAdapter):
         twin.__dict__.update(self.__dict__, inner=inner, _owns_inner=owned)
         return twin
 
+    @property
+    def repeats(self) -> bool:
+        """Whether `max_retries` may send a request more than once: then the last error tells only of the last try."""
+        if isinstance(self.inner, GuardAdapter):
+            return self.inner.repeats
+        retries = getattr(self.inner or self, "max_retries", None)
+        return isinstance(retries, Retry) and (retries.total is None or retries.total > 0)
+
     def transmit(
         self,
         request: PreparedRequest,

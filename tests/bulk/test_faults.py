@@ -8,8 +8,18 @@ from typing import Any
 import pytest
 import requests
 from requests.exceptions import ChunkedEncodingError
+from urllib3 import Retry
+from urllib3.exceptions import MaxRetryError, NewConnectionError
 
-from crm_guard import EventKind, GiveUpReason, GuardError, GuardEvent, NotApprovedError, get_report
+from crm_guard import (
+    EventKind,
+    GiveUpReason,
+    GuardAdapter,
+    GuardError,
+    GuardEvent,
+    NotApprovedError,
+    get_report,
+)
 from crm_guard._exchange import Exchange
 from crm_guard.simulator import FaultKind, Simulator
 
@@ -216,6 +226,28 @@ class TestATransportError:
             world.send(CALLS["update"].of(ids))
         assert [found.uncertain for found in caught.value.outcomes] == [False, False]
         assert ids[1] in str(caught.value.remaining_request().body)
+
+    @pytest.mark.parametrize(("retries", "doubt"), [(Retry(0, read=False), False), (Retry(2), True), (None, False)])
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_of_the_last_of_several_tries_says_nothing_of_the_first(self, retries, doubt, nested):
+        world = guarded()
+        ids = add_leads(world.engine, [0, 1])
+        if retries is not None:
+            world.transport.max_retries = retries
+        if nested:
+            with pytest.warns(UserWarning, match="through another guard"):
+                world.adapter = GuardAdapter(world.adapter.settings, inner=world.adapter, clock=world.clock)
+
+        def refused(number: int) -> None:
+            if number == 2:
+                raise requests.ConnectionError(MaxRetryError(None, "/", NewConnectionError(None, "refused")))
+
+        setattr(world.transport, "after" if doubt else "before", refused)
+        with pytest.raises(GuardError) as caught:
+            world.send(CALLS["update"].of(ids))
+        assert world.engine.writes(ids[1]) == doubt
+        assert [found.uncertain for found in caught.value.outcomes] == [False, doubt]
+        assert (caught.value.remaining_request() is None) is doubt
 
 
 @pytest.mark.parametrize("name", ["update", "delete", "add_tags"])
