@@ -53,6 +53,7 @@ class GuardedCall:
         self._options = options
         self._url = request.url or ""
         self._start = start
+        self._headers = request.headers  # as last sent: a diagnosis goes with these
         self._origin = "/".join(self._url.split("/", 3)[:3]).lower().rpartition("@")[2]
         self._external = "X-EXTERNAL" in request.headers
         self._call = read_call(
@@ -74,7 +75,9 @@ class GuardedCall:
         """Tell whether all records of the call are known to be locked, so that asking CRM is pointless."""
         ids = self._call.ids or ()
         refusable = self._call.endpoint.family is not Family.OTHER  # reading a locked record works
-        worth = refusable and bool(ids) and None not in ids and self._settings.timeout > 0
+        policy = self._settings
+        waits = policy.timeout > 0 and policy.max_inspect_bytes > 0 and bool(policy.retry_actions)
+        worth = waits and refusable and bool(ids) and None not in ids
         return worth and self._adapter.locks.knows(self._keys(ids))
 
     def run_after_verdict(self) -> Response:
@@ -155,6 +158,7 @@ class GuardedCall:
         request = _wire.copy_of(self._request, part.url, part.body)
         if self._adapter.refresh is not None:
             self._adapter.refresh(request)
+            self._headers = request.headers
         exchange.sending(slots)
         self._tell(EventKind.RESENDING, exchange, slots)
         self._spent += 1
@@ -295,7 +299,7 @@ class GuardedCall:
         if not ids or self._call.route.module is None or (left is not None and left <= self._settings.min_credits):
             return states
         deadline = self._adapter.clock.now() + _DIAGNOSIS_SECONDS
-        probes = build_probes(url=self._url, module=self._call.route.module, ids=ids, headers=self._request.headers)
+        probes = build_probes(url=self._url, module=self._call.route.module, ids=ids, headers=self._headers)
         try:
             for probe in probes:
                 if self._adapter.scopes.knows(probe) or self._adapter.clock.now() >= deadline:

@@ -168,7 +168,7 @@ def body_bytes(request: PreparedRequest) -> bytes | None:
             return _as_bytes(body.read())
         finally:
             body.seek(place)  # it may yet have to be sent from here
-    except (OSError, ValueError):  # closed meanwhile, or a pipe
+    except Exception:  # noqa: BLE001 (closed meanwhile, a pipe, or an object of the caller's that raises its own)
         return None
 
 

@@ -175,7 +175,7 @@ class GuardAdapter(HTTPAdapter):
 
     @property
     def repeats(self) -> bool:
-        """Whether `max_retries` may send a request more than once: then the last error tells only of the last try."""
+        """Whether `max_retries` may send a request more than once: its error tells only of the last try."""
         if isinstance(self.inner, GuardAdapter):
             return self.inner.repeats
         retries = getattr(self.inner or self, "max_retries", None)

@@ -15,6 +15,7 @@ from requests.auth import HTTPDigestAuth
 from urllib3 import Retry
 
 from crm_guard import (
+    ApprovalCase,
     GuardAdapter,
     GuardSettings,
     NotApprovedError,
@@ -384,6 +385,13 @@ class TestRefresh:
             rows = [{"id": free, "Company": "a"}, {"id": lead, "Company": "b"}]
             assert session.put(leads, json={"data": rows}).status_code == 200
         assert seen == [[lead]] * len(seen) != []
+
+    def test_a_diagnosis_after_it_goes_with_the_renewed_token(self, crm, clock, leads):
+        lead = crm.add_record("Leads", locked_for=2.0, then="zia_vision_rejected")
+        with pytest.raises(NotApprovedError) as caught:
+            self.send(crm, clock, f"{leads}/{lead}", refresh=self.renewed)
+        assert caught.value.case is ApprovalCase.ZIA_REJECTED
+        assert [call.status for call in crm.calls[-2:]] == [400, 200]
 
     def test_its_own_failure_reaches_the_caller_with_what_is_known(self, crm, clock, url, lead):
         reason = ["the refresh token was revoked"]

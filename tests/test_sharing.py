@@ -82,6 +82,17 @@ def test_a_locked_record_is_read_without_a_wait(busy, worker):
     assert len(busy.calls) == calls + 1
 
 
+@pytest.mark.parametrize("policy", [{"timeout": 0}, {"retry_actions": ()}, {"max_inspect_bytes": 0}])
+def test_a_guard_that_never_waits_is_not_kept_waiting_by_what_others_know(crm, guard, leads, clock, policy):
+    lead, registry = crm.add_record("Leads"), MemoryLockRegistry()
+    other = registry.waiter(clock=clock, wake=threading.Event(), interrupted=lambda: False)
+    other.verdict(locked=[f"{crm.url}|{lead}"], free=[])
+    assert guard(lock_registry=registry, **policy).put(f"{leads}/{lead}", json=ROW).ok
+    assert clock.waits == []
+    assert guard(lock_registry=registry).put(f"{leads}/{lead}", json=ROW).ok
+    assert clock.waits != []
+
+
 def test_the_rest_of_a_batch_can_be_sent_later(crm, guard, leads, clock):
     ids = [crm.add_record("Leads", **({} if number % 10 else {"locked_for": 60.0})) for number in range(100)]
     response = guard(timeout=0).put(leads, json={"data": [{"id": lead, "Company": "Zylker"} for lead in ids]})

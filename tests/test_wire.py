@@ -337,6 +337,13 @@ def prepared(body=None, **options):
     return requests.Request("PUT", "https://www.zohoapis.com/crm/v8/Leads", data=body, **options).prepare()
 
 
+class Odd(io.BytesIO):
+    """A file of somebody's own making, with errors of its own."""
+
+    def read(self, *args):
+        raise LookupError
+
+
 class Pipe(io.BytesIO):
     """A file that knows where it stands and cannot go back."""
 
@@ -381,6 +388,9 @@ class TestBodies:
 
     def test_in_files_that_do_not_go_back_are_not_seen(self):
         assert _wire.body_bytes(prepared(Pipe(b"abc"))) is None
+
+    def test_in_files_that_cannot_be_read_again_cost_no_answer(self):
+        assert _wire.body_bytes(prepared(Odd(b"abc"))) is None
 
 
 class TestCopies:
