@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from crm_guard._approval import Diagnosis, choose
 from crm_guard._batch import Call, lay, records
 from crm_guard._envelope import UNAPPROVED, Envelope, Item
-from crm_guard.remediation import hint_for_lock
+from crm_guard.remediation import UNCERTAIN_HINT, hint_for_lock
 from crm_guard.report import RecordOutcome
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Judge:
             retryable=item.retryable(self.actions) and not uncertain,
             case=diagnosis.case if diagnosis else None,
             candidates=diagnosis.candidates if diagnosis else (),
-            hint=diagnosis.hint if diagnosis else self._lock_hint(item, record_id),
+            hint=UNCERTAIN_HINT if uncertain else diagnosis.hint if diagnosis else self._lock_hint(item, record_id),
             approval_state=state,
             uncertain=uncertain,
         )

@@ -89,7 +89,7 @@ class GuardError(HTTPError):
 
     @property
     def blocked(self) -> tuple[RecordOutcome, ...]:
-        """The outcomes of the records that a lock or a missing approval kept from being written."""
+        """The outcomes of the records of which CRM's last word was a lock or a missing approval."""
         return self.report.blocked if self.report else ()
 
     @property

@@ -30,7 +30,8 @@ def get_report(response: Response | BaseException) -> GuardReport:
 
     Returns:
         The guard's own report where there is one. Else what the response itself tells, with one attempt and no
-        waits; without outcomes where it tells of no records. The body of a successful read is not touched.
+        waits; without outcomes where it tells of no records, or where its body was read as a stream and is gone.
+        The body of a successful read is not touched.
     """
     found = attached_report(response)
     if found is not None:
@@ -39,6 +40,13 @@ def get_report(response: Response | BaseException) -> GuardReport:
         carried = getattr(response, "response", None)
         return get_report(carried) if isinstance(carried, Response) else GuardReport()
     return _read(response)
+
+
+def _content(response: Response) -> bytes:
+    """Return the body; nothing where the caller has read it as a stream, so that it is gone."""
+    if getattr(response, "_content_consumed", False) and getattr(response, "_content", False) is False:
+        return b""
+    return response.content or b""
 
 
 def _read(response: Response) -> GuardReport:
@@ -51,7 +59,7 @@ def _read(response: Response) -> GuardReport:
         return GuardReport(_response=response)
     external = "X-EXTERNAL" in request.headers
     call = read_call(request.method or "", url, found.end(), lambda: plain_body(request), external=external)
-    envelope = read_envelope(response.content or b"", reads=call.reads)
+    envelope = read_envelope(_content(response), reads=call.reads)
     if envelope is None or (call.endpoint.reads and response.status_code < _CLIENT_ERROR):
         return GuardReport(_response=response)
     version = url[: found.end()].rstrip("/").rpartition("/")[2]

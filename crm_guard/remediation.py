@@ -201,6 +201,11 @@ _NAMELESS_LOCK_HINT = (
     "wait for its end and look the record up again, as the losing id disappears; if the record-locking feature "
     "holds it, GET {path} tells who locked it and DELETE {path}/{{lockId}} lifts a manual lock."
 )
+UNCERTAIN_HINT: Final = (
+    "This record was sent again and the answer was lost, so it may have been written: read the record before you "
+    "repeat the call."
+)
+"""What to do about a record that was sent again without an answer, whatever CRM said of it before."""
 _RECHECK_HINT = (
     "Zia is checking an image of this record again: {again} in a minute or two, and do not upload another image "
     "meanwhile, which can start the check once more."

@@ -89,7 +89,7 @@ class RecordOutcome:
 
     @property
     def blocked(self) -> bool:
-        """Whether a lock or a missing approval kept the record from being written."""
+        """Whether CRM's last word was a lock or a missing approval; where `uncertain`, it may be outdated."""
         return self.needs_approval or (not self.succeeded and self.code == "RECORD_LOCKED")
 
 
@@ -117,7 +117,7 @@ class GuardReport:
 
     @property
     def blocked(self) -> tuple[RecordOutcome, ...]:
-        """The outcomes of the records that a lock or a missing approval kept from being written."""
+        """The outcomes of the records of which CRM's last word was a lock or a missing approval."""
         return tuple(outcome for outcome in self.outcomes if outcome.blocked)
 
     @property

@@ -165,6 +165,13 @@ class TestAReportOfAnyResponse:
         assert get_report(caught.value) is get_report(response)
         assert get_report(response).reason is GiveUpReason.ATTEMPTS
 
+    @responses.activate
+    def test_of_a_body_that_the_caller_has_read_as_a_stream_is_empty(self):
+        responses.put(URL, json=MIXED, status=207)
+        response = requests.put(URL, json=ROWS, timeout=5, stream=True)
+        assert b"".join(response.iter_content(7))
+        assert get_report(response).outcomes == ()
+
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), requests.ConnectionError(), OSError()])
     def test_of_an_error_without_one_is_empty(self, error):
         assert get_report(error) == GuardReport()

@@ -247,6 +247,7 @@ class TestATransportError:
             world.send(CALLS["update"].of(ids))
         assert world.engine.writes(ids[1]) == doubt
         assert [found.uncertain for found in caught.value.outcomes] == [False, doubt]
+        assert ("read the record before you repeat" in caught.value.hint) is doubt
         assert (caught.value.remaining_request() is None) is doubt
 
 
