@@ -121,7 +121,7 @@ def match(
 
     Returns:
         A place per item, None for items whose place is not certain. None as a whole if in doubt: counts differ, an
-        id was never asked for, two items claim one place, or an item names two.
+        id was never asked for, two items claim one place, an item names two, or stands where another was sent.
     """
     if len(items) != len(sent):
         return None
@@ -130,7 +130,15 @@ def match(
         return None
     if not table.in_order and not alike and not table.distinct:
         return None
-    return table.filled(ordered=not alike)
+    places = table.filled(ordered=not alike)
+    return places if all(_fits(item, sent, place) for item, place in zip(items, places, strict=True)) else None
+
+
+def _fits(item: Item, sent: Sequence[str | None], place: int | None) -> bool:
+    """Tell whether an item may be about what was sent at its place: CRM did something there to no other record."""
+    if place is None or not (item.succeeded or item.guarded):
+        return True
+    return item.record_id is None or sent[place] in {None, item.record_id}
 
 
 class _Places:

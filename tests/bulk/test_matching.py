@@ -89,6 +89,13 @@ class TestInDoubtTheAnswerGoesBackAsItCame:
         answered(world, items)
         surfaced(world, CALLS[name].of([ONE, TWO, THREE]))
 
+    @pytest.mark.parametrize("items", [[success(FOREIGN), locked()], [locked(FOREIGN), locked()]])
+    def test_where_another_record_stands_in_the_place_of_one_among_rows_without_ids(self, items):
+        world = guarded()
+        answered(world, items)
+        body = {"data": [{"id": ONE, "Company": "Z"}, {"Email": "new@example.com"}]}
+        surfaced(world, prepared("POST", f"{ORIGIN}/crm/v8/Leads/upsert", json.dumps(body)))
+
     @pytest.mark.parametrize("status", [500, 503, 429])
     def test_where_the_status_tells_of_a_failure(self, status):
         world = guarded()
