@@ -115,8 +115,10 @@ class GuardedCall:
             self._tell(EventKind.LOCKED, exchange, exchange.pending)
             self._share(exchange, range(len(exchange.items)))
             self._exhaust(exchange)
-            states = self._diagnose(exchange) if self._settings.diagnose else {}
-            outcomes = outcomes_of(exchange, self._judge.knowing(states))
+            outcomes = outcomes_of(exchange, self._judge)
+            states = self._diagnose(exchange, unapproved(outcomes)) if self._settings.diagnose else {}
+            if states:
+                outcomes = outcomes_of(exchange, self._judge.knowing(states))
         except BaseException as exc:  # noqa: BLE001 (results must survive Ctrl-C, too; always raised again)
             self._break_off(exchange, exc)
         return self._finish(exchange, outcomes)
@@ -291,10 +293,9 @@ class GuardedCall:
             raise GuardError(text, report=report, response=response, request=self._request) from cause
         raise cause
 
-    def _diagnose(self, exchange: Exchange[Response]) -> dict[str, str]:
+    def _diagnose(self, exchange: Exchange[Response], ids: Sequence[str]) -> dict[str, str]:
         """Ask CRM for the approval states behind the refusals. No error: what cannot be learnt is left out."""
         states: dict[str, str] = {}
-        ids = unapproved(outcomes_of(exchange, self._judge))
         left = exchange.latest.credits
         if not ids or self._call.route.module is None or (left is not None and left <= self._settings.min_credits):
             return states

@@ -37,19 +37,17 @@ class Item:
     Attributes:
         raw: The item as CRM wrote it.
         sub: Index of the sub-request in a composite call, else None.
+        code: The code that matters: that of a nested error, where one of several explains the refusal.
     """
 
-    __slots__ = ("_value", "raw", "sub")
+    __slots__ = ("_value", "_word", "code", "raw", "sub")
 
     def __init__(self, raw: bytes, value: dict[str, Any], sub: int | None = None) -> None:
         self.raw = raw
         self._value = value
         self.sub = sub
-
-    @property
-    def code(self) -> str:
-        """The code that matters: that of a nested error, where one of several explains the refusal."""
-        return _text(self._word.get("code"))
+        self._word = self._deciding()
+        self.code = _text(self._word.get("code"))
 
     @property
     def message(self) -> str:
@@ -113,9 +111,8 @@ class Item:
         errors = details.get("errors")
         return [error if isinstance(error, dict) else {} for error in errors] if isinstance(errors, list) else []
 
-    @property
-    def _word(self) -> dict[str, Any]:
-        """The item, or the nested error that decides: what a person must settle comes before what passes."""
+    def _deciding(self) -> dict[str, Any]:
+        """Return the item, or the nested error that decides: what a person must settle comes before what passes."""
         nested = self._nested
         for codes in (UNAPPROVED, {LOCKED}):
             for error in nested:
