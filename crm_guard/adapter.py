@@ -286,7 +286,8 @@ def warn_of_multiplied_sends(*layers: BaseAdapter | None) -> bool:
     if multiplied:
         warn(
             "max_retries repeats requests by status (status_forcelist) under the guard: sends multiply, and a "
-            "write that CRM applied may be sent again. Use Retry(..., status_forcelist=()) for CRM."
+            "write that CRM applied may be sent again. For CRM, use "
+            "Retry(connect=3, read=False, other=0, respect_retry_after_header=False)."
         )
     return multiplied
 

@@ -1,5 +1,6 @@
 """Whatever the stock adapter does, the guard does: seen from a session, and with the mocks of `responses`."""
 
+import contextlib
 import copy
 import json
 import pickle
@@ -498,6 +499,16 @@ class TestAsAStockAdapter:
         crm.fault("slow", seconds=5)
         with pytest.raises(requests.ReadTimeout):
             session.put(f"{leads}/{lead}", json=ROW, timeout=0.05)
+        assert len(crm.calls) == 1
+
+    @pytest.mark.parametrize("fault", ["reset", "drop", "429"])
+    def test_the_retries_that_are_recommended_repeat_no_write(self, crm, session, leads, fault):
+        lead = crm.add_record("Leads")
+        crm.fault(fault, times=9, applied=True, retry_after=0)
+        recommended = Retry(connect=3, read=False, other=0, respect_retry_after_header=False)
+        session.mount(crm.url, GuardAdapter(GuardSettings(), max_retries=recommended))
+        with contextlib.suppress(requests.ConnectionError):
+            session.put(f"{leads}/{lead}", json=ROW)
         assert len(crm.calls) == 1
 
     @pytest.mark.parametrize("broken", ["http://", "http://*example.com/", "http://.example.com/"])
