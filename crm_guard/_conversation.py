@@ -169,7 +169,8 @@ class GuardedCall:
         answer = self._answer(response, self._adapter.readable(request, response, stream=self._options["stream"]))
         exchange.absorb(answer)
         self._in_flight = False  # not sooner: an answer that is half taken in says nothing yet
-        free = [slot for slot in slots if slot not in exchange.pending and slot not in exchange.uncertain]
+        unfree = {*exchange.pending, *exchange.uncertain}
+        free = [slot for slot in slots if slot not in unfree]
         if exchange.reason is None:
             self._share(exchange, slots)
             if free:
@@ -321,8 +322,9 @@ class GuardedCall:
     def _share(self, exchange: Exchange[Response], slots: Collection[int]) -> None:
         """Tell other calls what CRM just said of the records."""
         ids = {slot: exchange.record_id(slot) for slot in slots}
-        locked = self._keys(ids[slot] for slot in ids if slot in exchange.pending)
-        free = self._keys(ids[slot] for slot in ids if slot not in exchange.pending) - locked
+        pending = frozenset(exchange.pending)
+        locked = self._keys(ids[slot] for slot in ids if slot in pending)
+        free = self._keys(ids[slot] for slot in ids if slot not in pending) - locked
         self._waiter.verdict(locked=locked, free=free)
 
     def _sleep(self, waiter: Waiter, keys: Collection[str], delay: float, deadline: float) -> frozenset[str]:

@@ -177,7 +177,8 @@ class Exchange(Generic[R]):
 
         Of an answer that was taken in whole, nothing is lost but what may not be repeated for certain.
         """
-        self._lose(tuple(slot for slot in self._sent if slot in self.pending))
+        pending = frozenset(self.pending)
+        self._lose(tuple(slot for slot in self._sent if slot in pending))
         self.pending = tuple(slot for slot in self.pending if slot not in self.uncertain)
         self.reason = GiveUpReason.FOLLOW_UP
 
