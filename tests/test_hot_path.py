@@ -111,11 +111,11 @@ class TestInstructions:
     @pytest.mark.parametrize(
         ("bound", "route"),
         [
-            pytest.param(330, {"text": successes(1)}, id="write, success"),
-            pytest.param(330, {"text": b'{"code":"INVALID_DATA"}', "status": 400}, id="write, another error"),
-            pytest.param(330, {"text": successes(1), "status": 207}, id="write, mixed"),
-            pytest.param(200, {"method": "GET"}, id="read"),
-            pytest.param(220, {"kind": "text/html", "status": 502}, id="no JSON"),
+            pytest.param(270, {"text": successes(1)}, id="write, success"),
+            pytest.param(270, {"text": b'{"code":"INVALID_DATA"}', "status": 400}, id="write, another error"),
+            pytest.param(270, {"text": successes(1), "status": 207}, id="write, mixed"),
+            pytest.param(180, {"method": "GET"}, id="read"),
+            pytest.param(200, {"kind": "text/html", "status": 502}, id="no JSON"),
             pytest.param(120, {"url": ELSEWHERE}, id="no CRM call"),
         ],
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import io
+import os
 import re
 import statistics
 import subprocess
@@ -24,16 +25,21 @@ from urllib3 import HTTPResponse
 
 from crm_guard import GuardAdapter, GuardSettings
 
+MANY_NAMES_WITH_D = MANY_SUCCESSES.replace(b"Patricia Boyle", b"Eddie DEEDEE D")
 CRM, ELSEWHERE = "https://www.zohoapis.com/crm/v8/", "https://www.zohoapis.com/books/v3/"
 # Name: method, URL, request body, status, content type, answer.
 ROUTES = {
     "PUT one record, success": ("PUT", CRM + "Leads/1", ONE_RECORD, 200, JSON, ONE_SUCCESS),
     "PUT 100 records, success": ("PUT", CRM + "Leads", MANY_RECORDS, 200, JSON, MANY_SUCCESSES),
+    "PUT 100 records, a D in each": ("PUT", CRM + "Leads", MANY_RECORDS, 200, JSON, MANY_NAMES_WITH_D),
     "PUT one record, INVALID_DATA": ("PUT", CRM + "Leads/1", ONE_RECORD, 400, JSON, INVALID),
     "GET 200 records": ("GET", CRM + "Leads", None, 200, JSON, LIST),
     "PUT elsewhere": ("PUT", ELSEWHERE + "contacts/1", ONE_RECORD, 200, JSON, ONE_SUCCESS),
 }
 OPTIONS = {"stream": False, "timeout": None, "verify": True, "cert": None, "proxies": {}}
+
+
+_PLAIN = {"PYTHONHASHSEED": "0", "PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
 
 
 class CannedAdapter(HTTPAdapter):
@@ -108,6 +114,7 @@ def show_microseconds(rounds, calls):
 
 def show_instructions():
     print(f"{'route':30}{'added instructions per call':>30}")
+    subprocess.run([sys.executable, __file__, "--child", next(iter(ROUTES)), "1", "1"], check=True, env=_PLAIN)
     for name in ROUTES:
         stock, guard = (_instructions(name, which, 400) - _instructions(name, which, 0) for which in (0, 1))
         print(f"{name:30}{(guard - stock) // 400:30d}", flush=True)
@@ -117,7 +124,7 @@ def _instructions(name, which, calls):
     command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable, __file__]
     child = subprocess.run(
         [*command, "--child", name, str(which), str(calls)],
-        check=True, capture_output=True, text=True, env={"PYTHONHASHSEED": "0", "PATH": "/usr/bin"},
+        check=True, capture_output=True, text=True, env=_PLAIN,
     )  # fmt: skip
     return int(re.search(r"Collected : (\d+)", child.stderr)[1])
 

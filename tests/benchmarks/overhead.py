@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.util
-import itertools
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import requests
-from canned import MANY_RECORDS, ONE_RECORD
+from canned import MANY_RECORDS, ONE_RECORD, InstantClock
 from loopback import Loopback
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 JSON = {"Content-Type": "application/json"}
+SLICE = 5
 STOCK, AGAIN, GUARD = "stock", "stock again (noise)", "crm_guard"
 # Peers that are installed take part; the module tells.
 PEERS = {
@@ -62,20 +63,6 @@ class Row:
     wall_ratio: tuple[float, float, float]
     cpu_ratio: tuple[float, float, float]
     peak_mb: float | None = None
-
-
-class InstantClock:
-    """Waits take no time: the cost of an exchange is measured, not its patience."""
-
-    def __init__(self):
-        self.seconds = 0.0
-
-    def now(self):
-        return self.seconds
-
-    def wait(self, event, timeout):
-        self.seconds += timeout
-        return event.is_set()
 
 
 def routes(base: str) -> dict[str, Send]:
@@ -183,31 +170,38 @@ def looped(loop: Callable[[Call], requests.Response], call: Call) -> Call:
     return lambda: loop(call)
 
 
-def timed(call: Callable[[], object], times: int) -> tuple[float, float]:
-    """Return wall and CPU seconds of one call, over `times` calls."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in itertools.repeat(None, times):
-        call()
-    return (time.perf_counter() - wall) / times, (time.process_time() - cpu) / times
+def timed(call: Callable[[], object]) -> tuple[int, int]:
+    """Return wall and CPU nanoseconds of one call."""
+    wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+    call()
+    cpu = time.process_time_ns() - cpu
+    return time.perf_counter_ns() - wall, cpu
 
 
-def race(calls: dict[str, Call], *, rounds: int, passes: int, slice_seconds: float) -> dict[str, list]:
-    """Return (wall, CPU) of every round: the best of a contender's slices, which lie between the others'."""
+def medians(pairs: list[tuple[int, int]]) -> tuple[float, float]:
+    wall, cpu = zip(*pairs, strict=True)
+    return statistics.median(wall) / 1e3, statistics.median(cpu) / 1e3
+
+
+def race(calls: dict[str, Call], *, rounds: int, round_seconds: float) -> dict[str, list]:
+    """Return the median (wall, CPU) of every round in microseconds; a contender's calls lie between the others'."""
     for call in calls.values():
-        call()
-    times = max(1, round(slice_seconds / timed(next(iter(calls.values())), 3)[0]))
+        warm = medians([timed(call) for _ in range(5)])
+    turns = max(2, round(round_seconds * 1e6 / warm[0] / SLICE))
     results: dict[str, list] = {name: [] for name in calls}
-    names = list(calls)
+    names, order = list(calls), random.Random(1)
     gc.collect()
     gc.freeze()
     for _ in range(rounds):
-        slices: dict[str, list] = {name: [] for name in names}
-        for _ in range(passes):
-            names = names[1:] + names[:1]
+        pairs: dict[str, list] = {name: [] for name in names}
+        for _ in range(turns):
+            order.shuffle(
+                names
+            )  # in a fixed order each would always be timed on the caches that the same other left
             for name in names:
-                slices[name].append(timed(calls[name], times))
+                pairs[name] += [timed(calls[name]) for _ in range(SLICE)]
         for name in names:
-            results[name].append(tuple(map(min, zip(*slices[name], strict=True))))
+            results[name].append(medians(pairs[name]))
     return results
 
 
@@ -223,7 +217,7 @@ def rows_of(route: str, results: dict[str, list]) -> list[Row]:
     base = next(iter(results.values()))
     rows = []
     for name, rounds in results.items():
-        wall, cpu = (statistics.median(column) * 1e6 for column in zip(*rounds, strict=True))
+        wall, cpu = (statistics.median(column) for column in zip(*rounds, strict=True))
         ratios = [
             quartiles(mine[index] / theirs[index] for mine, theirs in zip(rounds, base, strict=True))
             for index in (0, 1)
@@ -246,7 +240,7 @@ def measure_routes(base: str, options: argparse.Namespace) -> list[Row]:
     rows = []
     for route, send in routes(base).items():
         calls = contenders(send, resends="locked" in route)
-        results = race(calls, rounds=options.rounds, passes=options.passes, slice_seconds=options.slice)
+        results = race(calls, rounds=options.rounds, round_seconds=options.seconds)
         rows += rows_of(route, results)
         if "streamed" in route:
             for row in rows[-len(calls) :]:
@@ -281,12 +275,12 @@ print(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def import_seconds(statement: str, cache: str) -> tuple[float, float]:
-    """Return wall and CPU seconds of a statement in a fresh interpreter whose byte code lies in `cache`."""
+    """Return wall and CPU microseconds of a statement in a fresh interpreter whose byte code lies in `cache`."""
     child = [sys.executable, "-X", f"pycache_prefix={cache}", "-c", _CHILD.format(statement)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(child, check=True, capture_output=True, text=True, cwd="/", env=environment)
     wall, cpu = done.stdout.split()
-    return float(wall), float(cpu)
+    return float(wall) * 1e6, float(cpu) * 1e6
 
 
 def measure_imports(options: argparse.Namespace, cache: str) -> list[Row]:
@@ -298,7 +292,7 @@ def measure_imports(options: argparse.Namespace, cache: str) -> list[Row]:
             import_seconds(text, cache)
         for _ in range(options.rounds):
             for name, text in chosen.items():
-                tries = [import_seconds(text, cache) for _ in range(2)]
+                tries = [import_seconds(text, cache) for _ in range(3)]
                 results[name].append(tuple(map(min, zip(*tries, strict=True))))
         rows += rows_of(route, results)
         show(rows[-len(chosen) :])
@@ -340,7 +334,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="see whether it works: 3 short rounds")
     options = parser.parse_args()
     options.rounds = 3 if options.quick else options.rounds
-    options.passes, options.slice = (2, 0.01) if options.quick else (5, 0.03)
+    options.seconds = 0.02 if options.quick else 0.15
     return options
 
 

@@ -13,7 +13,7 @@ import time
 import tracemalloc
 
 import requests
-from canned import JSON, MANY_RECORDS, MANY_SUCCESSES, ONE_RECORD, dumped, lock, record_id, success
+from canned import JSON, MANY_RECORDS, MANY_SUCCESSES, ONE_RECORD, InstantClock, dumped, lock, record_id, success
 from hot_path import CRM, ROUTES, GuardOverCanned, Play, answer
 from loopback import Loopback
 from requests.adapters import HTTPAdapter
@@ -21,14 +21,6 @@ from requests.adapters import HTTPAdapter
 from crm_guard import GuardAdapter, GuardSettings, get_report
 
 THREADS, CALLS = 64, 40
-
-
-class InstantClock:
-    def now(self):
-        return 0.0
-
-    def wait(self, event, timeout):
-        return event.is_set()
 
 
 def mass_update(count):
