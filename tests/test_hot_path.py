@@ -90,11 +90,13 @@ def opcodes(function):
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # what earlier tests left is collected at any moment, and finalizers of ours would count
     sys.settrace(trace)
     try:
         function()
     finally:
         sys.settrace(before)
+        gc.enable()
     return executed
 
 
