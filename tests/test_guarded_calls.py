@@ -22,6 +22,7 @@ from crm_guard import (
 ZIA = "zia_vision_validation"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
 ROW = {"data": [{"Company": "Zylker"}]}
+LOCKED = {"code": "RECORD_LOCKED", "details": {"id": "1", "action": "zia_vision_processing"}, "status": "error"}
 
 
 def without_ids_and_times(text):
@@ -192,14 +193,9 @@ class TestWaits:
         session.guard.close()
 
     def test_retry_after_is_honoured_where_it_is_longer(self, clock):
-        locked = {
-            "code": "RECORD_LOCKED",
-            "details": {"id": "1", "action": "zia_vision_processing"},
-            "status": "error",
-        }
         with responses.RequestsMock() as mock:
             url = "https://www.zohoapis.com/crm/v8/Leads/1"
-            mock.put(url, status=400, json=locked, headers={"Retry-After": "7"})
+            mock.put(url, status=400, json=LOCKED, headers={"Retry-After": "7"})
             mock.put(url, json={"data": [{"code": "SUCCESS", "details": {"id": "1"}, "status": "success"}]})
             session = requests.Session()
             session.mount("https://", GuardAdapter(GuardSettings(), clock=clock))
@@ -406,14 +402,9 @@ def requests_only(session):
 
 class TestCredits:
     def test_waiting_stops_when_the_credits_run_out(self, clock):
-        locked = {
-            "code": "RECORD_LOCKED",
-            "details": {"id": "1", "action": "zia_vision_processing"},
-            "status": "error",
-        }
         with responses.RequestsMock() as mock:
             url = "https://www.zohoapis.com/crm/v8/Leads/1"
-            mock.put(url, status=400, json=locked, headers={"X-API-CREDITS-REMAINING": "50"})
+            mock.put(url, status=400, json=LOCKED, headers={"X-API-CREDITS-REMAINING": "50"})
             session = requests.Session()
             session.mount("https://", GuardAdapter(GuardSettings(min_credits=50), clock=clock))
             with pytest.raises(RecordLockedError) as caught:

@@ -334,8 +334,10 @@ class TestInstalling:
 
 class TestUninstalling:
     def test_without_an_installation_it_does_nothing(self):
+        before = requests.Session.get_adapter
         uninstall()
         uninstall()
+        assert requests.Session.get_adapter is before
 
     def test_installing_twice_is_as_good_as_once(self, session):
         for _ in range(3):

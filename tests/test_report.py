@@ -8,7 +8,7 @@ import requests
 import responses
 
 from crm_guard import GiveUpReason, GuardReport, NotApprovedError, RecordLockedError, RecordOutcome, get_report
-from crm_guard.report import attach_report
+from crm_guard.report import attach_report, attached_report
 
 URL = "https://www.zohoapis.com/crm/v8/Leads"
 
@@ -185,7 +185,9 @@ class TestAReportOfAnyResponse:
         class Narrow:
             __slots__ = ()
 
-        attach_report(Narrow(), GuardReport())
+        carrier = Narrow()
+        attach_report(carrier, GuardReport())
+        assert attached_report(carrier) is None
 
     def test_does_not_take_any_attribute_of_that_name_for_a_report(self):
         error = OSError()
