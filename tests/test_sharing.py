@@ -75,27 +75,32 @@ def test_a_lock_delays_no_other_record(busy, worker):
 def test_a_locked_record_is_read_without_a_wait(busy, worker):
     lead = busy.add_record("Leads", state="zia_vision_validation")
     url = f"{busy.url}/crm/v8/Leads/{lead}"
+    waiting = threading.Event()
+    session = worker(attempts=1000)
+    session.get_adapter(url).hooks = (lambda event: waiting.set() if event.kind == "waiting" else None,)
+    blocked = threading.Thread(target=lambda: session.put(url, json=ROW))
+    blocked.start()
+    assert waiting.wait(10)
+    assert get_report(worker(timeout=0.5).get(url)).waited == 0.0
+    busy.unlock(lead)
+    blocked.join(10)
+    assert busy.writes(lead) == 1
+
+
+def test_a_call_that_gives_up_leaves_no_lock_behind(crm, guard, leads):
+    session = guard(timeout=10.0)
+    lead = crm.add_record("Leads", state="zia_vision_validation")
     with pytest.raises(RecordLockedError):
-        worker(timeout=0.06).put(url, json=ROW)
-    calls = len(busy.calls)
-    assert worker().get(url).ok
-    assert len(busy.calls) == calls + 1
+        session.put(f"{leads}/{lead}", json=ROW)
+    assert not session.guard.locks
 
 
-@pytest.mark.parametrize("policy", [{"timeout": 0}, {"retry_actions": ()}, {"max_inspect_bytes": 0}])
-def test_a_guard_that_never_waits_is_not_kept_waiting_by_what_others_know(crm, leads, clock, policy):
-    def put(**settings):
-        with requests.Session() as session:
-            session.mount(crm.url, GuardAdapter(GuardSettings(**settings), clock=clock, lock_registry=registry))
-            return session.put(f"{leads}/{lead}", json=ROW)
-
-    lead, registry = crm.add_record("Leads"), MemoryLockRegistry()
-    other = registry.waiter(clock=clock, wake=threading.Event(), interrupted=lambda: False)
-    other.verdict(locked=[f"{crm.url}|{lead}"], free=[])
-    assert put(**policy).ok
-    assert clock.waits == []
-    assert put().ok
-    assert clock.waits != []
+def test_no_learnt_wait_is_above_the_ceiling(crm, guard, leads, clock):
+    session = guard(wait_initial=1.0, wait_max=2.0, wait_jitter=0)
+    for _ in range(10):
+        session.guard.lengths.observe(crm.url, 2.9)
+    assert session.put(f"{leads}/{crm.add_record('Leads', locked_for=2.9)}", json=ROW).ok
+    assert clock.waits[0] == 2.0
 
 
 def test_the_rest_of_a_batch_can_be_sent_later(crm, guard, leads, clock):
