@@ -87,6 +87,22 @@ def test_a_locked_record_is_read_without_a_wait(busy, worker):
     assert busy.writes(lead) == 1
 
 
+@pytest.mark.parametrize("policy", [{"timeout": 0}, {"retry_actions": ()}, {"max_inspect_bytes": 0}])
+def test_a_guard_that_never_waits_is_not_kept_waiting_by_what_others_know(crm, leads, clock, policy):
+    def put(**settings):
+        with requests.Session() as session:
+            session.mount(crm.url, GuardAdapter(GuardSettings(**settings), clock=clock, lock_registry=registry))
+            return session.put(f"{leads}/{lead}", json=ROW)
+
+    lead, registry = crm.add_record("Leads"), MemoryLockRegistry()
+    other = registry.waiter(clock=clock, wake=threading.Event(), interrupted=lambda: False)
+    other.verdict(locked=[f"{crm.url}|{lead}"], free=[])
+    assert put(**policy).ok
+    assert clock.waits == []
+    assert put().ok
+    assert clock.waits != []
+
+
 def test_a_call_that_gives_up_leaves_no_lock_behind(crm, guard, leads):
     session = guard(timeout=10.0)
     lead = crm.add_record("Leads", state="zia_vision_validation")
