@@ -47,6 +47,7 @@ All times are seconds. Every public method is thread-safe.
 from .engine import Engine
 from .faults import FOREIGN_ID, Fault, FaultKind
 from .messages import Call, Reply, Request
+from .new_rows import NewRefusal
 from .records import Record, State
 from .server import Simulator
 from .visit import EngineOptions, Options
@@ -58,6 +59,7 @@ __all__ = [
     "EngineOptions",
     "Fault",
     "FaultKind",
+    "NewRefusal",
     "Options",
     "Record",
     "Reply",

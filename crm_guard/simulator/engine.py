@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
-from . import actions, composite, org, photos, reads, writes
+from . import actions, composite, org, photos, reads, territories, writes
 from .faults import Fault, applies, encode, kind_of
 from .messages import (
     JSON_TYPE,
@@ -23,7 +23,9 @@ from .messages import (
     scope_mismatch,
     too_many_requests,
 )
+from .new_rows import NewRefusal
 from .records import Record, State, Store, snapshot
+from .refusals import CAUSES
 from .routes import TOKEN_PATH, Kind, resolve
 from .visit import EngineOptions, Notes, Options, Visit
 
@@ -60,6 +62,13 @@ _HANDLERS: Mapping[Kind, Callable[[Visit], Reply]] = {
     Kind.PHOTO_POST: photos.upload,
     Kind.PHOTO_DELETE: photos.delete,
     Kind.PORTAL_INVITE: actions.portal_invite,
+    Kind.ASSIGN_TERRITORIES: territories.move_many,
+    Kind.REMOVE_TERRITORIES: territories.move_many,
+    Kind.ASSIGN_TERRITORIES_ONE: territories.move_one,
+    Kind.REMOVE_TERRITORIES_ONE: territories.move_one,
+    Kind.BLUEPRINT: actions.update_blueprint,
+    Kind.SEND_MAIL: actions.send_mail,
+    Kind.CLONE: writes.clone,
     Kind.LOCKS: reads.list_locks,
     Kind.LOCK: reads.lock_record,
     Kind.UNLOCK: reads.unlock_record,
@@ -74,7 +83,7 @@ _META = frozenset({Kind.MODULES, Kind.FIELDS, Kind.USERS, Kind.ORG})
 _READS = frozenset({Kind.LIST, Kind.READ, Kind.PHOTO_GET, Kind.CONVERSION_OPTIONS, Kind.SHARE_LIST, Kind.LOCKS})
 _SCOPES: Mapping[Kind, str] = {
     **dict.fromkeys(_READS | _META, "READ"),
-    **dict.fromkeys((Kind.CREATE, Kind.UPSERT, Kind.SHARE), "CREATE"),
+    **dict.fromkeys((Kind.CREATE, Kind.UPSERT, Kind.CLONE, Kind.SHARE), "CREATE"),
     **dict.fromkeys((Kind.DELETE, Kind.DELETE_ONE, Kind.MASS_DELETE), "DELETE"),
 }
 _TOKEN_PREFIX = "Zoho-oauthtoken "  # noqa: S105
@@ -181,6 +190,57 @@ class Engine:
         """
         self.set_state(id, then)
 
+    def refuse_new(
+        self,
+        module: str,
+        *,
+        where: Callable[[Json], bool] | None = None,
+        refusals: int | None = None,
+        locked_for: float | None = None,
+        state: State | str = State.ZIA_VISION_VALIDATION,
+    ) -> NewRefusal:
+        """Plan to refuse new rows for a while. Of several plans the first that is due takes a row.
+
+        It concerns the rows of a create and the inserting rows of an upsert. A refused row creates nothing. Its
+        item has the `json_path` `$.data[i].id`, where `i` is the index of the row in that request.
+
+        To refuse a whole create or upsert with the bare NOT_APPROVED that OAS lists, plan a fault:
+
+            item = {"code": "NOT_APPROVED", "details": {"resource_path_index": 0},
+                    "message": "record not approved", "status": "error"}
+            crm.fault("answer", method="POST", path=r"/Leads(/upsert)?$", status=400, body=item)
+
+        Args:
+            module: API name of the module.
+            where: Whether the plan concerns a row, given as the JSON object of the request; `None` for every row.
+                Runs inside the engine, so it must not call the engine.
+            refusals: Refusals of each row before that row is accepted; `None` for no such end. Equal rows share
+                a count.
+            locked_for: Seconds from now, on the clock, after which rows are accepted; `None` for no such end.
+                Given both, the earlier counts. Given neither, rows are refused until :meth:`accept_new`.
+            state: The refusal is that of a record in this state.
+
+        Returns:
+            The plan; its `refused` counts the refusals.
+
+        Raises:
+            ValueError: The state is unknown, or refuses nothing.
+        """
+        cause = CAUSES.get(State(state))
+        if cause is None:
+            msg = f"state={state!r} refuses no new rows"
+            raise ValueError(msg)
+        with self._mutex:
+            until = None if locked_for is None else self._options.clock() + locked_for
+            plan = NewRefusal(module=module, cause=cause, where=where, refusals=refusals, until=until)
+            self._store.new_refusals.append(plan)
+        return plan
+
+    def accept_new(self) -> None:
+        """Forget what :meth:`refuse_new` planned."""
+        with self._mutex:
+            self._store.new_refusals.clear()
+
     def get(self, id: str | int) -> Record:  # noqa: A002
         """Return a copy of a record as it stands now, also of a deleted one.
 
@@ -224,8 +284,8 @@ class Engine:
     def writes(self, id: str | int) -> int:  # noqa: A002
         """Return how many writes were applied to a record; 0 for an unknown one.
 
-        Update, delete, tags, share, conversion, owner, portal invitation and photo upload or deletion count one
-        each. Creating a record does not count.
+        Update, delete, tags, share, conversion, owner, territories, blueprint, mail, clone (of the original),
+        portal invitation and photo upload or deletion count one each. Creating a record does not count.
         """
         return self.write_counts.get(str(id), 0)
 
@@ -247,7 +307,7 @@ class Engine:
         """API credits that the calls cost. Refused calls cost as much as others; 401 and 429 cost nothing.
 
         ZOHO docs (api-limits): 1 by default, create, update and upsert 1 per 10 records, tags 1 per 50,
-        conversion 5, composite 1, or 2 with a rollback that was not needed.
+        conversion 5, composite 1, or 2 with a rollback that was not needed. OAS (`__apis`): mail 20.
         """
         with self._mutex:
             return self._credits_spent

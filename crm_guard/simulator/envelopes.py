@@ -49,10 +49,10 @@ def one(visit: Visit, result: Json, *, success: int = 200, beside: Json | None =
     return answer(batch_status([result]), result)
 
 
-def on_path_record(visit: Visit, work: Callable[[Record], Json]) -> Reply:
+def on_path_record(visit: Visit, work: Callable[[Record], Json], *, success: int = 200) -> Reply:
     """Answer a write to the record in the path: unknown, refused, or done by `work`."""
     record = path_record(visit)
-    return one(visit, visit.refusal(record) or work(record))
+    return one(visit, visit.refusal(record) or work(record), success=success)
 
 
 def path_record(visit: Visit) -> Record:
@@ -65,6 +65,15 @@ def path_record(visit: Visit) -> Record:
     if record is None:
         raise RequestError(bare(400, "INVALID_DATA", UNKNOWN_ID, {"resource_path_index": 1}))
     return record
+
+
+def on_row(visit: Visit, row: Json, position: int, work: Callable[[Record], Json]) -> Json:
+    """Return the item of a row that has to name a record: it names none, an unknown one, or what `work` says."""
+    where = {"api_name": "id", "json_path": f"$.data[{position}].id"}
+    if not row.get("id") and not row.get(visit.external or "id"):
+        return item("MANDATORY_NOT_FOUND", "required field not found", where)
+    record = visit.find_row(row)
+    return item("INVALID_DATA", UNKNOWN_ID, where) if record is None else work(record)
 
 
 def on_each(

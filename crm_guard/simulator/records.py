@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from .messages import Json
+    from .new_rows import NewRefusal
 
 USER: Json = {"name": "Patricia Boyle", "id": "5725767000000411001"}
 _FIRST_ID = 111112000000142000
@@ -71,6 +72,7 @@ class Record:
         owner: `{"id": ...}` of the owner.
         tags: Tag names to `{"name", "id", "color_code"}`.
         shares: User, group or role ids to share entries.
+        territories: Ids of the territories that it was assigned to.
         created: Creation, in seconds on the clock.
         modified: Last change, in seconds on the clock.
         locked_until: Instant at which the state ends, or `None`.
@@ -93,6 +95,7 @@ class Record:
     owner: Json = field(default_factory=lambda: dict(USER))
     tags: dict[str, Json] = field(default_factory=dict)
     shares: dict[str, Json] = field(default_factory=dict)
+    territories: list[str] = field(default_factory=list)
     created: float = 0.0
     modified: float = 0.0
     locked_until: float | None = None
@@ -132,6 +135,7 @@ class Store:
     def __init__(self, origin: float, *, touch: bool = False) -> None:
         self.records: dict[str, Record] = {}
         self.tag_ids: dict[str, str] = {}
+        self.new_refusals: list[NewRefusal] = []
         self._origin = origin
         self._touch = touch
         self._ids = 0
@@ -220,4 +224,5 @@ def snapshot(record: Record) -> Record:
         owner=dict(record.owner),
         tags=deepcopy(record.tags),
         shares=deepcopy(record.shares),
+        territories=list(record.territories),
     )

@@ -45,6 +45,13 @@ class Kind(StrEnum):
     PHOTO_POST = "upload-image"
     PHOTO_DELETE = "delete-image"
     PORTAL_INVITE = "portal-invite"
+    ASSIGN_TERRITORIES = "assign-territories-to-records"
+    REMOVE_TERRITORIES = "remove-territories-of-records"
+    ASSIGN_TERRITORIES_ONE = "assign-territories-to-record"
+    REMOVE_TERRITORIES_ONE = "remove-territories-of-record"
+    BLUEPRINT = "update-blueprint"
+    SEND_MAIL = "send-mail"
+    CLONE = "clone-record"
     LOCKS = "get-locking-information"
     LOCK = "lock-record"
     UNLOCK = "unlock-record"
@@ -76,7 +83,8 @@ class Route:
 
 
 _ADDRESS = re.compile(r"/crm(?:/[^/]+)*?/v(\d+(?:\.\d+)?)/(.+)")
-_VERSIONS = (2.0, 9.0)
+# From the first up to but not including the second. Version 9 is in use but undocumented: served like version 8.
+_VERSIONS = (2.0, 10.0)
 TOKEN_PATH = "/oauth/v2/token"  # noqa: S105
 
 _M = r"(?P<module>[A-Za-z][A-Za-z0-9_]{0,99})"
@@ -97,6 +105,8 @@ _TABLE: tuple[tuple[str, Mapping[str, Kind]], ...] = (
     (_M + "/actions/mass_update", {"POST": Kind.MASS_UPDATE}),
     (_M + "/actions/mass_delete", {"POST": Kind.MASS_DELETE}),
     (_M + "/actions/change_owner", {"POST": Kind.CHANGE_OWNER}),
+    (_M + "/actions/assign_territories", {"POST": Kind.ASSIGN_TERRITORIES}),
+    (_M + "/actions/remove_territories", {"POST": Kind.REMOVE_TERRITORIES}),
     ("(?P<module>Leads)/actions/mass_convert", {"POST": Kind.MASS_CONVERT}),
     (_R, {"GET": Kind.READ, "PUT": Kind.UPDATE_ONE, "DELETE": Kind.DELETE_ONE}),
     (_R + "/actions/add_tags", {"POST": Kind.ADD_TAGS_ONE}),
@@ -119,6 +129,11 @@ _TABLE: tuple[tuple[str, Mapping[str, Kind]], ...] = (
         {"GET": Kind.PHOTO_GET, "POST": Kind.PHOTO_POST, "DELETE": Kind.PHOTO_DELETE},
     ),
     (_R + "/actions/portal_invite", {"POST": Kind.PORTAL_INVITE}),
+    (_R + "/actions/assign_territories", {"POST": Kind.ASSIGN_TERRITORIES_ONE}),
+    (_R + "/actions/remove_territories", {"POST": Kind.REMOVE_TERRITORIES_ONE}),
+    (_R + "/actions/blueprint", {"PUT": Kind.BLUEPRINT}),
+    (_R + "/actions/send_mail", {"POST": Kind.SEND_MAIL}),
+    (_R + "/actions/clone", {"POST": Kind.CLONE}),
     (_R + "/Locking_Information__s", {"GET": Kind.LOCKS, "POST": Kind.LOCK}),
     (_R + "/Locking_Information__s/(?P<lock_id>[^/]+)", {"DELETE": Kind.UNLOCK}),
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from .messages import Json, Reply, Request, RequestError, bare, invalid_field, missing_field
 from .records import Record, State, Store
-from .refusals import Cause, cause_of, refusal
+from .refusals import Cause, cause_of, new_row_refusal, refusal
 from .routes import Kind, Route
 
 if TYPE_CHECKING:
@@ -216,6 +216,12 @@ class Visit:
         self.notes.refused.append(record.id)
         return refusal(record, self.route.kind, cause, position, style=self.options.details_style)
 
+    def new_row_refusal(self, row: Json, position: int) -> Json | None:
+        """Return the item by which a row that would become a record is refused, counted; `None` when it is not."""
+        plans, module = self.store.new_refusals, self.route.module
+        plan = next((plan for plan in plans if plan.strikes(module, row, self.now)), None)
+        return None if plan is None else new_row_refusal(self.route.kind, plan.cause, position)
+
     def cause(self, record: Record) -> Cause | None:
         """Return why `record` refuses this call, or `None`."""
         cures = self.route.kind in (Kind.PHOTO_POST, Kind.PHOTO_DELETE)
@@ -223,10 +229,11 @@ class Visit:
             return None
         return cause_of(record, self.route.kind)
 
-    def applied(self, record: Record) -> None:
-        """Note that a write was applied to `record`."""
+    def applied(self, record: Record, *, modifies: bool = True) -> None:
+        """Note that a write was applied to `record`; one that `modifies` it moves its `Modified_Time`."""
         record.writes += 1
-        record.modified = self.now
+        if modifies:
+            record.modified = self.now
         self.notes.applied.append(record.id)
 
     def start_check(self, record: Record) -> None:

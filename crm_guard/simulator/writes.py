@@ -1,13 +1,17 @@
-"""Create, update, upsert, delete. ZOHO docs: insert-records, update-records, upsert-records, delete-records."""
+"""Create, update, upsert, delete, clone.
+
+ZOHO docs: insert-records, update-records, upsert-records, delete-records; OAS: clone record.
+"""
 
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from .envelopes import UNKNOWN_ID, many, on_each, one, path_record, query_ids
+from .envelopes import many, on_each, on_path_record, on_row, one, path_record, query_ids
 from .messages import Json, Reply, RequestError, answer, item, limit_exceeded, missing_param
 from .records import USER, Record
 
@@ -20,6 +24,7 @@ MAX_ROWS = 100
 _RECORDS_PER_CREDIT = 10
 _TEXT_FIELDS = frozenset({"Last_Name", "First_Name", "Company", "Email", "Phone", "Description", "Deal_Name"})
 _UPDATE_INVALID = "the field api name given seems to be invalid"
+_CREATE_INVALID = "The field value given for {} is invalid"
 _DUPLICATE_FIELDS: Mapping[str, tuple[str, ...]] = {
     "Leads": ("Email",),
     "Contacts": ("Email",),
@@ -49,6 +54,15 @@ def create(visit: Visit) -> Reply:
     """POST /{module}."""
     items = [_create_row(visit, row, index) for index, row in enumerate(_rows(visit))]
     return many(visit, items, success=201)
+
+
+def clone(visit: Visit) -> Reply:
+    """POST /{module}/{id}/actions/clone. The body may change fields of the copy, or be missing (OAS).
+
+    Counts as a write to the record in the path, which stays as it is.
+    """
+    row = visit.rows()[0] if visit.request.body else {}
+    return on_path_record(visit, lambda record: _clone_record(visit, record, row), success=201)
 
 
 def upsert(visit: Visit) -> Reply:
@@ -136,13 +150,7 @@ def _rows(visit: Visit) -> list[Json]:
 
 
 def _update_row(visit: Visit, row: Json, position: int) -> Json:
-    where = {"api_name": "id", "json_path": f"$.data[{position}].id"}
-    if not row.get("id") and not row.get(visit.external or "id"):
-        return item("MANDATORY_NOT_FOUND", "required field not found", where)
-    record = visit.find_row(row)
-    if record is None:
-        return item("INVALID_DATA", UNKNOWN_ID, where)
-    return _update_record(visit, record, row, position)
+    return on_row(visit, row, position, lambda record: _update_record(visit, record, row, position))
 
 
 def _update_record(visit: Visit, record: Record, row: Json, position: int) -> Json:
@@ -190,8 +198,11 @@ def _missing_mandatory(visit: Visit, row: Json, position: int) -> Json | None:
 
 
 def _create_row(visit: Visit, row: Json, position: int) -> Json:
-    invalid = invalid_value(row, position, "The field value given for {} is invalid")
-    problem = invalid or _missing_mandatory(visit, row, position)
+    problem = (
+        invalid_value(row, position, _CREATE_INVALID)
+        or _missing_mandatory(visit, row, position)
+        or visit.new_row_refusal(row, position)
+    )
     if problem is not None:
         return problem
     record = new_record(visit, visit.route.module, row)
@@ -200,6 +211,15 @@ def _create_row(visit: Visit, row: Json, position: int) -> Json:
     visit.notes.named.append(record.id)
     visit.notes.applied.append(record.id)
     return item("SUCCESS", "record added", stamps(visit, record))
+
+
+def _clone_record(visit: Visit, record: Record, row: Json) -> Json:
+    problem = invalid_value(row, 0, _CREATE_INVALID)
+    if problem is not None:
+        return problem
+    copied = new_record(visit, record.module, {**deepcopy(record.fields), **row})
+    visit.applied(record, modifies=False)
+    return item("SUCCESS", "record added", stamps(visit, copied))
 
 
 def _upsert_row(visit: Visit, row: Json, position: int) -> Json:

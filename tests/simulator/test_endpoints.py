@@ -34,8 +34,11 @@ KEYS = [
     "Last_Name",
 ]
 KEYS += ["convert_to", "__composite_requests", "uri", "method", "body", "headers", "params", "cvid", "Accounts"]
-ACTIONS = ["add_tags", "remove_tags", "share", "change_owner", "convert", "portal_invite"]
-MASS = ["add_tags", "remove_tags", "mass_update", "mass_delete", "change_owner", "mass_convert"]
+KEYS += ["Territories", "blueprint"]
+TERRITORY = ["assign_territories", "remove_territories"]
+ACTIONS = ["add_tags", "remove_tags", "share", "change_owner", "convert", "portal_invite", *TERRITORY]
+ACTIONS += ["blueprint", "send_mail", "clone"]
+MASS = ["add_tags", "remove_tags", "mass_update", "mass_delete", "change_owner", "mass_convert", *TERRITORY]
 PATHS = [
     "Leads",
     "Leads/1",
@@ -61,13 +64,14 @@ def _upload(send: Send, engine: Engine, path: str, name: str, content: bytes, fi
 
 class TestAddresses:
     @pytest.mark.parametrize(
-        "path", ["/crm/v2/Leads", "/crm/v2.1/Leads", "/crm/org7/v8/Leads", "/crm/a/b/v3/Leads"]
+        "path",
+        ["/crm/v2/Leads", "/crm/v2.1/Leads", "/crm/org7/v8/Leads", "/crm/a/b/v3/Leads", "/crm/v9/Leads"],
     )
     def test_versions_and_infixes_are_understood(self, engine: Engine, path: str) -> None:
         reply = engine.handle(Request(method="GET", path=path, query="fields=id"))
         assert reply.status == 204
 
-    @pytest.mark.parametrize("path", ["/", "/crm/v8", "/crm/v9/Leads", "/crm/v1/Leads", "/books/v3/x",
+    @pytest.mark.parametrize("path", ["/", "/crm/v8", "/crm/v10/Leads", "/crm/v1/Leads", "/books/v3/x",
         "/crm/v8/__apis", "/crm/v8/Leads/1/nothing", "/crm/v8/Contacts/1/actions/convert",
         "/crm/v8/Leads/search"])  # fmt: skip
     def test_unknown_addresses_are_404(self, engine: Engine, path: str) -> None:
@@ -179,6 +183,8 @@ IDS = {"tags": [{"name": "x"}], "data": [ROW], "owner": {"id": "1"}}
     ("POST", "Leads/actions/remove_tags", "ids", 500), ("POST", "Leads/actions/mass_update", "ids", 500),
     ("POST", "Leads/actions/mass_delete", "ids", 500), ("POST", "Leads/actions/change_owner", "ids", 500),
     ("POST", "Leads/actions/mass_convert", "ids", 50),
+    ("POST", "Leads/actions/assign_territories", "territories", 10),
+    ("POST", "Leads/actions/remove_territories", "territories", 10),
 ])  # fmt: skip
 @pytest.mark.parametrize("excess", [0, 1])
 def test_limits_are_exact(send: Send, method: str, path: str, key: str, limit: int, excess: int) -> None:
@@ -189,6 +195,8 @@ def test_limits_are_exact(send: Send, method: str, path: str, key: str, limit: i
         reply = send(engine, method, f"{path}?fields=id&ids={','.join(ids)}")
     elif key == "data":
         reply = send(engine, method, path, {"data": [{"id": entry} for entry in ids]})
+    elif key == "territories":
+        reply = send(engine, method, path, {"data": [{"id": entry, "Territories": [{"id": "1"}]} for entry in ids]})
     else:
         reply = send(engine, method, path, {**IDS, "ids": ids})
     assert (reply.status < 300) == (not excess)
@@ -198,14 +206,14 @@ def test_limits_are_exact(send: Send, method: str, path: str, key: str, limit: i
 
 
 class TestTags:
-    @pytest.mark.parametrize("version", ["v2", "v7", "v8"])
+    @pytest.mark.parametrize("version", ["v2", "v7", "v8", "v9"])
     def test_counters_depend_on_the_version(self, engine: Engine, version: str) -> None:
         good, locked = engine.add_record("Leads"), engine.add_record("Leads", refusals=1)
         path = f"/crm/{version}/Leads/actions/add_tags"
         reply = engine.handle(Request(method="POST", path=path, query=f"ids={good},{locked}&tag_names=a,b"))
         counters = {key: value for key, value in reply.json().items() if key != "data"}
         assert reply.status == 207
-        assert counters == {"locked_count": "1"} | ({} if version == "v8" else {"success_count": "1"})
+        assert counters == {"locked_count": "1"} | ({} if version in ("v8", "v9") else {"success_count": "1"})
 
     def test_tags_come_and_go(self, send: Send, engine: Engine) -> None:
         (lead,) = _leads(engine, 1)
@@ -281,6 +289,17 @@ class TestMassActions:
         assert send(engine, "POST", "Leads/actions/change_owner", body).status == status
         assert engine.get(ids[0]).owner == {"id": "9"}
 
+    def test_a_fault_can_tell_of_a_record_that_was_not_merged(self, send: Send, engine: Engine) -> None:
+        """The call is applied: the record under merge refuses it, the other one is given away."""
+        good, merging = _leads(engine, 1)[0], _leads(engine, 1, state="merge_pending")[0]
+        done = {"code": "SUCCESS", "details": {"id": good}, "message": "record owner updated", "status": "success"}
+        kept = {"code": "NOT_MERGED", "details": {"id": merging}, "message": "not merged", "status": "error"}
+        engine.fault("answer", path="change_owner", status=202, body={"data": [done, kept]}, applied=True)
+        body = {"owner": {"id": "9"}, "ids": [good, merging]}
+        reply = send(engine, "POST", "Leads/actions/change_owner", body)
+        assert (reply.status, reply.json()) == (202, {"data": [done, kept]})
+        assert engine.write_counts == {good: 1}
+
     @pytest.mark.parametrize("body", [{}, {"owner": "x"}, {"owner": {}}])
     def test_an_owner_is_needed(self, send: Send, engine: Engine, body: Any) -> None:
         assert send(engine, "POST", "Leads/1/actions/change_owner", body).json()["details"]["api_name"] == "owner"
@@ -289,6 +308,51 @@ class TestMassActions:
     def test_version_2_lacks_some_calls(self, engine: Engine, path: str) -> None:
         reply = engine.handle(Request(method="POST", path=f"/crm/v2/{path}", body=b"{}"))
         assert reply.json()["code"] == "API_NOT_SUPPORTED"
+
+
+class TestSingleRecordActions:
+    def test_a_clone_is_a_new_record_with_some_fields_changed(self, send: Send, engine: Engine, clock: Any) -> None:
+        """It counts as a write to the original, which stays as it was."""
+        lead = engine.add_record("Leads", fields={"Last_Name": "Doe", "Company": "Zylker", "Seats": [1]})
+        clock.seconds += 9.0
+        reply = send(engine, "POST", f"Leads/{lead}/actions/clone", {"data": [{"id": lead, "Company": "Other"}]})
+        (found,) = reply.json()["data"]
+        assert (reply.status, found["message"]) == (201, "record added")
+        assert engine.get(found["details"]["id"]).fields == {"Last_Name": "Doe", "Company": "Other", "Seats": [1]}
+        original = engine.get(lead)
+        assert (original.fields["Company"], original.modified) == ("Zylker", original.created)
+        assert engine.write_counts == {lead: 1}
+
+    def test_a_clone_with_a_bad_value_is_refused(self, send: Send, engine: Engine) -> None:
+        (lead,) = _leads(engine, 1)
+        reply = send(engine, "POST", f"Leads/{lead}/actions/clone", {"data": [{"Company": 5}]})
+        assert (reply.status, reply.json()["data"][0]["code"]) == (400, "INVALID_DATA")
+        assert list(engine.records) == [lead]
+
+    @pytest.mark.parametrize(("data", "company"), [({"Company": "Zylker"}, "Zylker"), (None, None)])
+    def test_a_transition_sets_its_fields_and_answers_with_a_bare_item(
+        self, send: Send, engine: Engine, data: Any, company: str | None
+    ) -> None:
+        (lead,) = _leads(engine, 1)
+        body = {"blueprint": [{"transition_id": "1", "data": data}]}
+        reply = send(engine, "PUT", f"Leads/{lead}/actions/blueprint", body)
+        assert (reply.status, reply.json()["code"], reply.json()["details"]) == (200, "SUCCESS", {})
+        assert (engine.get(lead).fields.get("Company"), engine.writes(lead)) == (company, 1)
+
+    def test_a_mail_has_an_id_and_changes_nothing(self, send: Send, engine: Engine, clock: Any) -> None:
+        (lead,) = _leads(engine, 1)
+        clock.seconds += 9.0
+        reply = send(engine, "POST", f"Leads/{lead}/actions/send_mail", {"data": [{"subject": "Hello"}]})
+        assert reply.json()["data"][0]["details"]["message_id"]
+        assert (engine.writes(lead), engine.get(lead).modified) == (1, engine.get(lead).created)
+
+    @pytest.mark.parametrize(("method", "action", "field"), [("PUT", "blueprint", "blueprint"),
+        ("POST", "send_mail", "data"), ("POST", "assign_territories", "data")])  # fmt: skip
+    def test_a_body_is_needed(self, send: Send, engine: Engine, method: str, action: str, field: str) -> None:
+        (lead,) = _leads(engine, 1)
+        reply = send(engine, method, f"Leads/{lead}/actions/{action}", {})
+        assert (reply.status, reply.json()["details"]["api_name"]) == (400, field)
+        assert engine.writes(lead) == 0
 
 
 class TestConversion:
@@ -336,7 +400,7 @@ class TestPhotos:
         assert engine.get(lead).state is State.ZIA_VISION_VALIDATION
         assert send(engine, "GET", f"Leads/{lead}/photo").status == 400
 
-    @pytest.mark.parametrize(("version", "status"), [("v7", 415), ("v8", 413)])
+    @pytest.mark.parametrize(("version", "status"), [("v7", 415), ("v8", 413), ("v9", 413)])
     def test_a_large_file_is_refused_as_the_version_has_it(self, version: str, status: int) -> None:
         engine = Engine()
         path = f"/crm/{version}/Leads/{engine.add_record('Leads')}/photo"
@@ -393,8 +457,8 @@ class TestReads:
 
     def test_fields_are_mandatory_from_version_7(self, engine: Engine) -> None:
         engine.add_record("Leads", fields={"Company": "Zylker"})
-        statuses = [engine.handle(Request(method="GET", path=f"/crm/v{v}/Leads")).status for v in (2, 6, 7, 8)]
-        assert statuses == [200, 200, 400, 400]
+        statuses = [engine.handle(Request(method="GET", path=f"/crm/v{v}/Leads")).status for v in (2, 6, 7, 8, 9)]
+        assert statuses == [200, 200, 400, 400, 400]
 
     def test_one_record_is_read_whatever_its_state(self, send: Send, engine: Engine) -> None:
         lead = engine.add_record("Leads", state="zia_vision_validation", fields={"Company": "Zylker"})

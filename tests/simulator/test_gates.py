@@ -73,8 +73,9 @@ class TestCredits:
         send(engine, "POST", "Leads/actions/add_tags", tags)
         send(engine, "POST", f"Leads/{ids[0]}/actions/convert", {"data": [{}]})
         send(engine, "DELETE", f"Leads?ids={ids[0]}")
-        assert [call.credits for call in engine.calls] == [1, 3, 6, 6, 2, 5, 1]
-        assert engine.credits_spent == 24
+        send(engine, "POST", f"Leads/{ids[0]}/actions/send_mail", {"data": [{}]})
+        assert [call.credits for call in engine.calls] == [1, 3, 6, 6, 2, 5, 1, 20]
+        assert engine.credits_spent == 44
 
     def test_no_credits_no_calls(self, send: Send) -> None:
         engine = Engine(credits=2)
