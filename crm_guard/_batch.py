@@ -2,8 +2,8 @@
 
 A *position* is the index of a record in the request; a *place* is the index of a record in what was last sent,
 which may be fewer. An answer is believed only where each item can be laid on one place without doubt: see
-:func:`match`. CRM documents the order of an answer only for updates (zoho/crm-oas v8.0, updateRecords), and
-prints a mass delete that is out of order, so ids come before order.
+:func:`match`. CRM documents the order of an answer for updates and creates alone (zoho/crm-oas v8.0), and prints a
+mass delete that is out of order, so ids come before order.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import unquote_plus
 
+from crm_guard._address import tail_of
 from crm_guard._endpoints import Endpoint, IdsIn, Route, locate
 from crm_guard._envelope import Envelope, Item, identifier
 from crm_guard._spans import Span, elements, members, pick, splice
@@ -24,7 +25,6 @@ _QUERY_IDS: Final = re.compile(r"[?&]ids=([^&#]*)")
 _COMMA: Final = re.compile(r",|%2C", re.IGNORECASE)
 _JSON_PATH: Final = re.compile(r"\$\.(data|ids)\[(\d{1,6})\]")
 _Body = Callable[[], bytes | None]
-_SUB_URI: Final = re.compile(r"(?:https?://[^/]+)?/crm(?:/.*?)?/v\d+(?:\.\d+)?/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,12 @@ def read_call(
 
 
 def match(
-    items: Sequence[Item], sent: Sequence[str | None], *, container: str = "data", alike: bool = False
+    items: Sequence[Item],
+    sent: Sequence[str | None],
+    *,
+    container: str = "data",
+    alike: bool = False,
+    ordered: bool = True,
 ) -> list[int | None] | None:
     """Lay each item of an answer on one place of what was sent.
 
@@ -116,8 +121,8 @@ def match(
         items: The answer.
         sent: The ids sent, in order; None where unknown.
         container: The name of the request's list, to which a `json_path` must point.
-        alike: Whether positions are bare ids: two with one id are the same request, so either may be meant, and
-            the order of the answer is not documented.
+        alike: Whether positions are bare ids: two with one id are the same request, so either may be meant.
+        ordered: Whether the answer is documented to be in the order of the request.
 
     Returns:
         A place per item, None for items whose place is not certain. None as a whole if in doubt: counts differ, an
@@ -130,7 +135,7 @@ def match(
         return None
     if not table.in_order and not alike and not table.distinct:
         return None
-    places = table.filled(ordered=not alike)
+    places = table.filled(ordered=ordered)
     return places if all(_fits(item, sent, place) for item, place in zip(items, places, strict=True)) else None
 
 
@@ -160,7 +165,7 @@ class _Places:
 
     def claim(self, index: int, item: Item) -> bool:
         """Note the place that `item` names, if it names one; tell whether that can be."""
-        at = _pointed(item, self._container, self._count)
+        at = pointed(item, self._container, self._count)
         homes = self._homes.get(item.record_id or "")
         if item.record_id and homes is None and self._complete and (item.succeeded or item.guarded):
             return False  # an id that was never asked for
@@ -217,7 +222,11 @@ def lay(call: Call, envelope: Envelope) -> list[int | None] | None:
     """Lay the items of an answer on the positions of the request, as `match` does; None where that cannot be."""
     if call.ids is None or call.names_one or envelope.composite or (envelope.bare and len(call.ids) > 1):
         return None
-    return match(envelope.items, call.ids, container=call.container, alike=call.alike)
+    if envelope.key == "tags":  # these items speak of the tags (zoho/crm-oas v8.0, tag input errors)
+        return None
+    return match(
+        envelope.items, call.ids, container=call.container, alike=call.alike, ordered=call.endpoint.ordered
+    )
 
 
 def records(call: Call, envelope: Envelope, laid: Sequence[int | None] | None) -> list[str | None]:
@@ -247,7 +256,7 @@ def resolve(call: Call, envelope: Envelope, index: int) -> tuple[str | None, str
         return item.record_id, source if item.sub is None else f"sub[{item.sub}].{source}"
     if item.sub is not None:
         return (ids[item.sub], f"sub[{item.sub}].path") if item.sub < len(ids) and ids[item.sub] else (None, "none")
-    place = None if call.names_one else _pointed(item, call.container, len(ids))
+    place = None if call.names_one else pointed(item, call.container, len(ids))
     if place is not None and ids[place]:
         return ids[place], f"json_path->{_source(call, place)}"
     if found := call.route.record_at(item.details.get("resource_path_index")):
@@ -290,7 +299,7 @@ def _source(call: Call, index: int) -> str:
     return f"{call.home}[{index}]{'.id' if call.container == 'data' else ''}"
 
 
-def _pointed(item: Item, container: str, count: int) -> int | None:
+def pointed(item: Item, container: str, count: int) -> int | None:
     """Return the place that an item's `json_path` points to; `[*]`, other lists and other ends are no place."""
     path = item.details.get("json_path")
     found = _JSON_PATH.match(path) if isinstance(path, str) else None
@@ -370,8 +379,7 @@ def _sub_route(sub: object) -> Route | None:
     method, uri = sub.get("method"), sub.get("uri")
     if not isinstance(method, str) or not isinstance(uri, str):
         return None
-    start = _SUB_URI.match(uri)
-    path = re.split(r"[?#]", uri[start.end() :] if start else uri, maxsplit=1)[0]
+    path = re.split(r"[?#]", uri[max(tail_of(uri), 0) :], maxsplit=1)[0]
     return locate(method.upper(), path)
 
 

@@ -1,14 +1,52 @@
 """Time, and waits that can be cut short.
 
-Everything that waits takes a :class:`Clock`, so tests move time by hand, and an :class:`Interrupts`, so closing
-the adapter ends every wait at once. Instants are seconds on a monotonic scale of no particular origin.
+Everything that waits takes a :class:`Clock`, so tests move time by hand, and sleeps on a :class:`Wake`, which
+:class:`Stops` can set. Instants are seconds on a monotonic scale of no particular origin.
 """
 
 from __future__ import annotations
 
-import threading
+import queue
 import time
+import weakref
 from typing import Protocol
+
+
+class Wake:
+    """An event that may be set inside a signal handler. Thread-safe, for one waiting thread.
+
+    `threading.Event.set` takes a lock, which the interrupted thread may hold; `queue.SimpleQueue.put` is documented
+    as reentrant.
+    """
+
+    def __init__(self) -> None:
+        self._set: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def is_set(self) -> bool:
+        """Return whether it is set."""
+        return not self._set.empty()
+
+    def set(self) -> None:
+        """Set it. Never blocks."""
+        if self._set.empty():  # two at once may both put: one too many does no harm
+            self._set.put(None)
+
+    def clear(self) -> None:
+        """Unset it."""
+        while not self._set.empty():
+            try:
+                self._set.get_nowait()
+            except queue.Empty:  # pragma: no cover (only where two threads clear it at once)
+                return
+
+    def wait(self, timeout: float) -> bool:
+        """Block until it is set or `timeout` seconds have passed; return whether it is set."""
+        try:
+            self._set.get(timeout=max(timeout, 0.0))
+        except queue.Empty:
+            return False
+        self._set.put(None)  # it stays set
+        return True
 
 
 class Clock(Protocol):
@@ -18,8 +56,8 @@ class Clock(Protocol):
         """Return the current instant, in seconds on a monotonic scale."""
         ...
 
-    def wait(self, event: threading.Event, timeout: float) -> bool:
-        """Block until `event` is set or `timeout` seconds have passed; tell whether it is set."""
+    def wait(self, event: Wake, timeout: float) -> bool:
+        """Block until `event` is set or `timeout` seconds have passed; return whether it is set."""
         ...
 
 
@@ -30,46 +68,59 @@ class SystemClock:
         """Return `time.monotonic()`: steps of the wall clock do not reach it."""
         return time.monotonic()
 
-    def wait(self, event: threading.Event, timeout: float) -> bool:
-        """Block until `event` is set or `timeout` seconds have passed; tell whether it is set."""
+    def wait(self, event: Wake, timeout: float) -> bool:
+        """Block until `event` is set or `timeout` seconds have passed; return whether it is set."""
         return event.wait(timeout)
 
 
-class Interrupts:
-    """Wakes every wait under way, and only those: an adapter may be used again after `close()`.
+class Stops:
+    """Ends every wait under way, and only those: whoever waits later is not affected.
 
-    A caller takes a :meth:`ticket` when its call begins, and passes the event it sleeps on to :meth:`watch`.
-    Thread-safe.
+    A call remembers the current :attr:`token` when it begins, and has :meth:`watch` wake it. Every method may run
+    inside a signal handler, also one that interrupts another of them: no lock is taken. Thread-safe.
+
+    Attributes:
+        token: Replaced by each :meth:`stop`; compare it by identity.
     """
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._closings = 0
-        self._events: set[threading.Event] = set()
+        self.token = object()
+        self._wakes: dict[Wake, None] = {}
+        _everywhere[weakref.ref(self, _forget)] = None
 
-    def ticket(self) -> int:
-        """Return a number that :meth:`closed_since` compares with."""
-        return self._closings
+    def stop(self) -> None:
+        """End every wait that began before."""
+        self.token = object()  # first: who begins to watch from here on compares with it
+        for wake in list(self._wakes):
+            wake.set()
 
-    def closed_since(self, ticket: int) -> bool:
-        """Tell whether :meth:`close` was called after `ticket` was taken."""
-        return self._closings != ticket
+    def watch(self, wake: Wake, token: object) -> None:
+        """Have `wake` set by the next :meth:`stop`; at once if there was one since `token` was current."""
+        self._wakes[wake] = None
+        if self.token is not token:
+            wake.set()
 
-    def watch(self, event: threading.Event, ticket: int) -> None:
-        """Have `event` set by the next :meth:`close`; at once if it came since `ticket`."""
-        with self._mutex:
-            self._events.add(event)
-            if self._closings != ticket:
-                event.set()
+    def unwatch(self, wake: Wake) -> None:
+        """Forget `wake`."""
+        self._wakes.pop(wake, None)
 
-    def unwatch(self, event: threading.Event) -> None:
-        """Forget `event`."""
-        with self._mutex:
-            self._events.discard(event)
 
-    def close(self) -> None:
-        """Set every watched event."""
-        with self._mutex:
-            self._closings += 1
-            for event in self._events:
-                event.set()
+# A dictionary, and not a WeakSet: copying its keys is one step that no signal handler or thread can come between.
+_everywhere: dict[weakref.ref[Stops], None] = {}
+
+
+def _forget(gone: weakref.ref[Stops]) -> None:
+    _everywhere.pop(gone, None)
+
+
+def stop_waiting() -> None:
+    """End the waits of every guard in the process at once, as when the process is asked to end.
+
+    Each waiting call returns or raises what it has, with `GiveUpReason.STOPPED`; a call that waits before its first
+    send, as its records are known to be locked, is sent once. Calls that begin later wait again. Safe inside a
+    signal handler and in any thread.
+    """
+    for found in list(_everywhere):
+        stops = found()
+        if stops is not None:
+            stops.stop()

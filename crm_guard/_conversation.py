@@ -5,35 +5,45 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import threading
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 from crm_guard import _wire
+from crm_guard._address import version_before
+from crm_guard._answer import Answer, read_answer
 from crm_guard._approval import build_probes, read_states, refused_scope
 from crm_guard._batch import read_call
-from crm_guard._envelope import read_envelope, says_nothing
-from crm_guard._exchange import Answer, Exchange, Wait, credits_left
+from crm_guard._clock import Wake
+from crm_guard._envelope import LOCKED
+from crm_guard._exchange import Exchange, Wait, credits_left
 from crm_guard._glance import marked
-from crm_guard._judgement import Judge, outcomes_in, outcomes_of, unapproved
+from crm_guard._judgement import (
+    Judge,
+    error_in,
+    failed_as_a_whole,
+    outcomes_in,
+    outcomes_of,
+    slot_outcomes,
+    unapproved,
+)
 from crm_guard._merge import Merged, merge, with_hint, write_body
 from crm_guard.errors import GiveUpReason, GuardError
 from crm_guard.events import EventKind, GuardEvent, emit
-from crm_guard.locks import Unshared
+from crm_guard.locks import Unshared, unannounced
 from crm_guard.remaining import RemainingRequest
-from crm_guard.remediation import Family
-from crm_guard.report import GuardReport, attach_report, shown_id
+from crm_guard.remediation import ApprovalCase, Family, harmless_state
+from crm_guard.report import CallError, GuardReport, RecordOutcome, attach_report, shown_id
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from requests import PreparedRequest, Response
 
     from crm_guard._envelope import Item
     from crm_guard.adapter import GuardAdapter
-    from crm_guard.locks import Waiter
-    from crm_guard.report import RecordOutcome
+    from crm_guard.locks import LockRegistry, Waiter
 
 _log: Final = logging.getLogger("crm_guard")
 _CLIENT_ERROR: Final = 400
@@ -45,7 +55,12 @@ class GuardedCall:
     """One call that met a refusal, or whose records are known to be locked. Used by one thread, once."""
 
     def __init__(
-        self, adapter: GuardAdapter, request: PreparedRequest, options: Mapping[str, Any], start: int
+        self,
+        adapter: GuardAdapter,
+        request: PreparedRequest,
+        options: Mapping[str, Any],
+        start: int,
+        token: object,
     ) -> None:
         self._adapter = adapter
         self._settings = adapter.settings
@@ -59,17 +74,28 @@ class GuardedCall:
         self._call = read_call(
             request.method or "", self._url, start, lambda: _wire.body_bytes(request), external=self._external
         )
-        version = self._version_path.rstrip("/").rpartition("/")[2]
-        self._judge = Judge(self._call, self._settings.retry_actions, version)
+        self._judge = Judge(self._call, self._settings.retry_actions, version_before(self._url, start))
         self._waits = self._paced()
         self._began: float | None = None
         self._waited = 0.0
         self._spent = 1
         self._in_flight = False
-        self._ticket = adapter.interrupts.ticket()
-        self._wake = threading.Event()
-        self._waiter = adapter.locks.waiter(clock=adapter.clock, wake=self._wake, interrupted=self._closed)
-        self._lone = Unshared().waiter(clock=adapter.clock, wake=self._wake, interrupted=self._closed)
+        self._token = token
+        self._wake = Wake()
+        self._waiting: Callable[[float], None] = unannounced
+        self._waiter = self._waiter_of(adapter.locks)
+        self._lone = self._waiter_of(Unshared())
+
+    def _waiter_of(self, registry: LockRegistry) -> Waiter:
+        return registry.waiter(
+            clock=self._adapter.clock,
+            wake=self._wake,
+            interrupted=self._stopped,
+            announce=self._announce,
+        )
+
+    def _announce(self, delay: float) -> None:
+        self._waiting(delay)
 
     def known_locked(self) -> bool:
         """Tell whether all records of the call are known to be locked, so that asking CRM is pointless."""
@@ -84,6 +110,8 @@ class GuardedCall:
         """Wait until the records are said to be free or the budget is spent, and only then send."""
         with self._watched():
             keys = self._keys(self._call.ids or ())
+            self._tell_early(EventKind.LOCKED, attempt=0)
+            self._waiting = lambda delay: self._tell_early(EventKind.WAITING, attempt=0, delay=delay)
             self._sleep(self._waiter, keys, next(self._waits), self._begin())
             response = self._adapter.transmit(self._request, **self._options)
             body = self._adapter.readable(self._request, response, stream=self._options["stream"])
@@ -91,6 +119,7 @@ class GuardedCall:
                 return self._converse(response, body)
             if response.status_code < _CLIENT_ERROR:
                 self._waiter.verdict(locked=(), free=keys)
+                self._tell_early(EventKind.UNLOCKED, attempt=1)
             return self._reported(response, body)
 
     def run(self, response: Response, body: bytes) -> Response:
@@ -100,8 +129,7 @@ class GuardedCall:
 
     def _converse(self, response: Response, body: bytes) -> Response:
         answer = self._answer(response, body)
-        reads = self._call.endpoint.reads and answer.status < _CLIENT_ERROR
-        if answer.envelope is None or not answer.envelope.guarded or reads:
+        if answer.envelope is None or not answer.envelope.guarded:
             return response
         exchange = Exchange(
             self._call,
@@ -112,37 +140,48 @@ class GuardedCall:
             replayable=_wire.replayable(self._request),
         )
         try:
-            self._tell(EventKind.LOCKED, exchange, exchange.pending)
+            self._tell(EventKind.LOCKED, exchange, exchange.pending, **_cause(exchange))
             self._share(exchange, range(len(exchange.items)))
             self._exhaust(exchange)
             outcomes = outcomes_of(exchange, self._judge)
             states = self._diagnose(exchange, unapproved(outcomes)) if self._settings.diagnose else {}
             if states:
-                outcomes = outcomes_of(exchange, self._judge.knowing(states))
+                self._judge = self._judge.knowing(states)
+                outcomes = outcomes_of(exchange, self._judge)
         except BaseException as exc:  # noqa: BLE001 (results must survive Ctrl-C, too; always raised again)
             self._break_off(exchange, exc)
         return self._finish(exchange, outcomes)
 
     def _reported(self, response: Response, body: bytes | None) -> Response:
         """Note the wait on an answer that holds no refusal."""
-        envelope = read_envelope(body, reads=self._call.reads) if body else None
-        outcomes = outcomes_in(envelope, self._judge) if envelope else ()
-        attach_report(response, GuardReport(outcomes=outcomes, waited=self._waited, _response=response))
+        answer = self._answer(response, body)
+        error = error_in(answer, self._call)
+        report = GuardReport(
+            outcomes=outcomes_in(answer, self._judge),
+            waited=self._waited,
+            retry_after=error.retry_after if error else None,
+            error=error,
+            _response=response,
+        )
+        attach_report(response, report)
         return response
 
     def _exhaust(self, exchange: Exchange[Response]) -> None:
         """Wait and send again until nothing is pending, or something says stop."""
         while isinstance(step := exchange.decide(self._adapter.clock.now()), Wait):
-            if self._closed():
-                exchange.give_up(GiveUpReason.CLOSED)
+            if self._stopped():
+                exchange.give_up(GiveUpReason.STOPPED)
             elif slots := self._await(exchange, step):
                 self._resend(exchange, slots)
             else:
-                exchange.give_up(GiveUpReason.CLOSED if self._closed() else GiveUpReason.TIMEOUT)
+                exchange.give_up(GiveUpReason.STOPPED if self._stopped() else GiveUpReason.TIMEOUT)
 
     def _await(self, exchange: Exchange[Response], step: Wait) -> Sequence[int]:
-        """Return the slots to send now; none where the deadline or a closing ended the wait."""
-        self._tell(EventKind.WAITING, exchange, exchange.pending, delay=step.delay)
+        """Return the slots to send now; none where the deadline or `stop_waiting` ended the wait."""
+        pending = exchange.pending
+        self._waiting = lambda delay: self._tell(
+            EventKind.WAITING, exchange, pending, delay=delay, **_cause(exchange)
+        )
         ids = {slot: exchange.record_id(slot) for slot in exchange.pending}
         keys = self._keys(ids.values())
         waiter = self._waiter if keys else self._lone
@@ -166,7 +205,8 @@ class GuardedCall:
         self._spent += 1
         self._in_flight = True
         response = self._adapter.transmit(request, **self._options)
-        answer = self._answer(response, self._adapter.readable(request, response, stream=self._options["stream"]))
+        stream = self._options["stream"]
+        answer = self._answer(response, self._adapter.readable(request, response, stream=stream, challenges=True))
         exchange.absorb(answer)
         self._in_flight = False  # not sooner: an answer that is half taken in says nothing yet
         unfree = {*exchange.pending, *exchange.uncertain}
@@ -178,13 +218,13 @@ class GuardedCall:
         self._tell(EventKind.UNLOCKED, exchange, free)
 
     def _answer(self, response: Response, body: bytes | None) -> Answer[Response]:
-        return Answer(
+        return read_answer(
             response,
             response.status_code,
-            read_envelope(body, reads=self._call.reads) if body else None,
-            credits_left(response.headers.get("X-API-CREDITS-REMAINING")),
-            _wire.seconds_to_wait(response),
-            mute=not self._call.endpoint.reads and says_nothing(body),
+            body,
+            self._call,
+            credits=credits_left(response.headers.get("X-API-CREDITS-REMAINING")),
+            retry_after=_wire.seconds_to_wait(response),
         )
 
     def _finish(self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...]) -> Response:
@@ -200,7 +240,7 @@ class GuardedCall:
         """Return response and report, and tell the hooks. An interrupt that comes now carries the report away."""
         report = self._report(exchange, outcomes)
         try:
-            response = self._result(exchange, outcomes)
+            response = self._result(exchange)
             report = replace(report, _response=response)
             attach_report(response, report)
             self._tell_end(exchange, report)
@@ -211,9 +251,9 @@ class GuardedCall:
             raise
         return response, report
 
-    def _result(self, exchange: Exchange[Response], outcomes: Sequence[RecordOutcome]) -> Response:
+    def _result(self, exchange: Exchange[Response]) -> Response:
         """Return the last response if it is the whole answer, else one made of all answers."""
-        items = self._told(exchange, outcomes)
+        items = self._told(exchange)
         latest, merged = exchange.latest, None
         if not exchange.complete:
             merged = merge(exchange, items)
@@ -241,14 +281,14 @@ class GuardedCall:
             spoke.response.headers.get("Content-Type"),
         )
 
-    def _told(self, exchange: Exchange[Response], outcomes: Sequence[RecordOutcome]) -> list[Item]:
+    def _told(self, exchange: Exchange[Response]) -> list[Item]:
         """Return the items of the answer, the blocked ones with their hints if the settings want these."""
         # Items of a composite answer lie too deep to rewrite them without touching the rest of the body.
         if not self._settings.hints_in_body or exchange.envelope.composite:
             return exchange.items
         return [
             with_hint(item, outcome.hint) if outcome.blocked else item
-            for item, outcome in zip(exchange.items, outcomes, strict=False)
+            for item, outcome in zip(exchange.items, slot_outcomes(exchange, self._judge), strict=True)
         ]
 
     def _report(self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...]) -> GuardReport:
@@ -259,6 +299,7 @@ class GuardedCall:
             credits_spent=self._spent,
             reason=exchange.reason,
             retry_after=self._later(exchange, outcomes),
+            error=self._failure(exchange),
             _remaining=self._remaining(exchange),
         )
 
@@ -267,6 +308,11 @@ class GuardedCall:
             return exchange.retry_after
         checked_again = any(found.needs_approval and found.checked_again for found in outcomes)
         return self._settings.wait_max if checked_again else None
+
+    def _failure(self, exchange: Exchange[Response]) -> CallError | None:
+        """Return what the last send, or else the whole call, met instead of a result for each record."""
+        whole = len(exchange.answers) == 1 and failed_as_a_whole(exchange.latest, self._call)
+        return exchange.error or (exchange.latest.error if whole else None)
 
     def _remaining(self, exchange: Exchange[Response]) -> RemainingRequest | None:
         impossible = exchange.reason in {GiveUpReason.UNMATCHED, GiveUpReason.NOT_REPLAYABLE}
@@ -284,8 +330,11 @@ class GuardedCall:
         """Raise with all results that are there: `cause` itself, or a `GuardError` where results would be lost."""
         if self._in_flight and (self._adapter.repeats or not _wire.never_sent(cause)):
             exchange.lost()
-        if exchange.pending:
-            exchange.give_up(GiveUpReason.FOLLOW_UP)
+        if exchange.pending or exchange.uncertain:
+            if isinstance(cause, Exception):
+                exchange.give_up(GiveUpReason.FOLLOW_UP, CallError(code=type(cause).__name__))
+            else:
+                exchange.give_up(GiveUpReason.INTERRUPTED)
         response, report = self._conclude(exchange, outcomes_of(exchange, self._judge))
         text = _broken_off(report)
         cause.add_note(f"crm_guard: {text}")
@@ -329,9 +378,10 @@ class GuardedCall:
 
     def _sleep(self, waiter: Waiter, keys: Collection[str], delay: float, deadline: float) -> frozenset[str]:
         started = self._adapter.clock.now()
-        go = waiter.wait(keys, delay, deadline)
-        self._waited += self._adapter.clock.now() - started
-        return go
+        try:
+            return waiter.wait(keys, delay, deadline)
+        finally:
+            self._waited += self._adapter.clock.now() - started
 
     def _begin(self) -> float:
         """Return the instant at which the call's budget ends; it starts with the first refusal or wait."""
@@ -350,17 +400,17 @@ class GuardedCall:
             )
             yield min(learnt, self._settings.wait_max)
 
-    def _closed(self) -> bool:
-        return self._adapter.interrupts.closed_since(self._ticket)
+    def _stopped(self) -> bool:
+        return self._adapter.stops.token is not self._token
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """Have `close()` wake this call, and leave nothing behind in the lock registry."""
-        self._adapter.interrupts.watch(self._wake, self._ticket)
+        """Have `stop_waiting()` wake this call, and leave nothing behind in the lock registry."""
+        self._adapter.stops.watch(self._wake, self._token)
         try:
             yield
         finally:
-            self._adapter.interrupts.unwatch(self._wake)
+            self._adapter.stops.unwatch(self._wake)
             self._waiter.leave()
 
     def _key(self, record_id: str) -> str:
@@ -369,36 +419,56 @@ class GuardedCall:
     def _keys(self, ids: Iterable[str | None]) -> frozenset[str]:
         return frozenset(self._key(record_id) for record_id in ids if record_id and record_id.isdecimal())
 
-    def _tell(
+    def _tell(self, kind: EventKind, exchange: Exchange[Response], slots: Collection[int], **about: Any) -> None:
+        if slots:
+            ids = [exchange.record_id(slot) for slot in slots]
+            self._emit(kind, ids, attempt=exchange.attempts, **about)
+
+    def _tell_early(self, kind: EventKind, *, attempt: int, delay: float = 0.0) -> None:
+        """Tell of a call whose records are known to be locked, before it has an answer of its own."""
+        self._emit(kind, self._call.ids or (), attempt=attempt, delay=delay, code=LOCKED)
+
+    def _emit(
         self,
         kind: EventKind,
-        exchange: Exchange[Response],
-        slots: Collection[int],
+        ids: Collection[str | None],
         *,
-        delay: float = 0.0,
-        reason: GiveUpReason | None = None,
+        code: str = "",
+        action: str | None = None,
+        error: CallError | None = None,
+        **about: Any,
     ) -> None:
-        if not slots:
-            return
-        ids = (exchange.record_id(slot) for slot in slots)
         event = GuardEvent(
             kind=kind,
             method=self._request.method or "",
             path=self._shown_path,
             record_ids=tuple(name for record_id in ids if (name := shown_id(record_id))),
-            attempt=exchange.attempts,
-            delay=delay,
+            records=len(ids),
             waited=self._waited,
-            reason=reason,
+            code=harmless_state(code) or "",
+            action=harmless_state(action),
+            error=replace(error, message="") if error else None,
+            **about,
         )
         emit(self._adapter.hooks, event)
 
     def _tell_end(self, exchange: Exchange[Response], report: GuardReport) -> None:
-        blocked = [slot for slot, found in enumerate(report.outcomes) if found.blocked and not found.retryable]
-        self._tell(EventKind.BLOCKED, exchange, blocked)
+        blocked = [found for found in report.blocked if not found.retryable and not found.uncertain]
+        for (code, action, case), group in groupby(sorted(blocked, key=_why), key=_why):
+            ids = [found.record_id for found in group]
+            self._emit(
+                EventKind.BLOCKED,
+                ids,
+                attempt=exchange.attempts,
+                code=code,
+                action=action or None,
+                case=ApprovalCase(case) if case else None,
+            )
         if exchange.reason is not None:
             left = sorted({*exchange.pending, *exchange.uncertain})
-            self._tell(EventKind.GAVE_UP, exchange, left, reason=exchange.reason)
+            self._tell(
+                EventKind.GAVE_UP, exchange, left, reason=exchange.reason, error=exchange.error, **_cause(exchange)
+            )
 
     @property
     def _shown_path(self) -> str:
@@ -416,12 +486,24 @@ class GuardedCall:
         return urlsplit(self._url[: self._start]).path
 
 
+def _cause(exchange: Exchange[Any]) -> dict[str, Any]:
+    """Return code and action of the locks that are waited for, for an event."""
+    slots = [*exchange.pending, *exchange.uncertain]
+    item = exchange.items[slots[0]] if slots and slots[0] < len(exchange.items) else None
+    return {"code": item.code, "action": item.action} if item is not None else {}
+
+
+def _why(outcome: RecordOutcome) -> tuple[str, str, str]:
+    return outcome.code, outcome.action or "", outcome.case or ""
+
+
 def _broken_off(report: GuardReport) -> str:
-    """Say in one paragraph what is known of a call that broke off between two sends."""
+    """Say in one paragraph what is known of a call that broke off."""
     written = sum(outcome.succeeded for outcome in report.outcomes)
     unknown = sum(outcome.uncertain for outcome in report.outcomes)
+    cause = f" by {report.error}" if report.error else ""
     return (
-        f"the call broke off after {report.attempts} sends: {written} of {len(report.outcomes)} records were "
-        f"written, {len(report.blocked)} are blocked, and of {unknown} it is not known. "
-        "crm_guard.get_report() of this exception tells which."
+        f"the call was broken off{cause} after {report.attempts} sends and {report.waited:.1f} s of waiting: "
+        f"{written} of {len(report.outcomes)} records were written, {len(report.blocked)} are blocked, and of "
+        f"{unknown} it is not known. crm_guard.get_report() of this exception tells which."
     )

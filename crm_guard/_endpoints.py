@@ -52,6 +52,8 @@ class Endpoint:
     """The answer's items are entries of one record (share), not records."""
     reads: bool = False
     """Nothing is written: a 2xx answer holds field values, and a resend is always safe."""
+    ordered: bool = False
+    """The answer's items are documented to be in the order of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,12 @@ class Route:
         return self.record_id if index == 1 and index is not True else None
 
 
+def _rows(name: str, *, partial_status: int = 207, ordered: bool = True) -> Endpoint:
+    return Endpoint(
+        name, IdsIn.BODY_DATA, Resend.NARROWED, Family.UPDATE, partial_status=partial_status, ordered=ordered
+    )
+
+
 def _many(name: str, family: Family = Family.UPDATE, *, partial_status: int = 207) -> Endpoint:
     return Endpoint(name, IdsIn.IDS, Resend.NARROWED, family, partial_status)
 
@@ -98,11 +106,11 @@ OTHER_READ: Final = _read("read")
 
 # M stands for a module, I for a record in it.
 _TABLE: Final[dict[tuple[str, str], Endpoint]] = {
-    ("PUT", "M"): Endpoint("update", IdsIn.BODY_DATA, Resend.NARROWED, Family.UPDATE),
+    ("PUT", "M"): _rows("update"),
     ("PUT", "M/I"): _one("update one"),
-    # The order of a create's answer is not documented, and a record created twice is worse than one surfaced.
-    ("POST", "M"): Endpoint("create", IdsIn.BODY_DATA, Resend.WHOLE, Family.UPDATE),
-    ("POST", "M/upsert"): Endpoint("upsert", IdsIn.BODY_DATA, Resend.NARROWED, Family.UPDATE),
+    # In input order, 207 when partial (zoho/crm-oas v8.0, operation createRecords, 2026).
+    ("POST", "M"): _rows("create"),
+    ("POST", "M/upsert"): _rows("upsert"),  # the order is inferred from that of update
     ("DELETE", "M"): _many("delete", Family.DELETE),
     ("DELETE", "M/I"): _one("delete one", Family.DELETE),
     ("POST", "M/actions/add_tags"): _many("add tags"),
@@ -117,6 +125,14 @@ _TABLE: Final[dict[tuple[str, str], Endpoint]] = {
     # Direct callers get 202 for a partial success, unlike everywhere else (zoho/crm-oas v8.0 change_owner).
     ("POST", "M/actions/change_owner"): _many("change owner", partial_status=202),
     ("POST", "M/I/actions/change_owner"): _one("change owner of one"),
+    # 202 also where all of it was scheduled (zoho/crm-oas v8.0, operation assignTerritoriesToRecords).
+    ("POST", "M/actions/assign_territories"): _rows("assign territories", partial_status=202, ordered=False),
+    ("POST", "M/actions/remove_territories"): _rows("remove territories", partial_status=202, ordered=False),
+    ("POST", "M/I/actions/assign_territories"): _one("assign territories to one"),
+    ("POST", "M/I/actions/remove_territories"): _one("remove territories from one"),
+    ("PUT", "M/I/actions/blueprint"): _one("update blueprint"),
+    ("POST", "M/I/actions/clone"): _one("clone"),
+    ("POST", "M/I/actions/send_mail"): _one("send mail"),
     ("POST", "M/I/actions/convert"): _one("convert", Family.CONVERT),
     ("POST", "M/actions/mass_convert"): Endpoint("mass convert", IdsIn.IDS, Resend.NEVER, Family.CONVERT),
     ("GET", "M/I/photo"): _read("download image", Family.PHOTO_READ),

@@ -169,14 +169,6 @@ def read_envelope(body: bytes, *, reads: Collection[int] = ()) -> Envelope | Non
         return None
 
 
-def says_nothing(body: bytes | None) -> bool:
-    """Tell whether a body is no JSON object, or one whose members are all empty."""
-    try:
-        return not any(msgspec.json.decode(body or b"", type=dict[str, Any]).values())
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return True
-
-
 def identifier(value: object) -> str | None:
     """Return a record id as text; ids come as text or as whole numbers."""
     if isinstance(value, str):

@@ -19,45 +19,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from crm_guard._batch import Call, Part, lay, match, match_named, records, repointed
-from crm_guard._endpoints import IdsIn, Resend
+from crm_guard._endpoints import Resend
 from crm_guard.errors import GiveUpReason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from crm_guard._envelope import Envelope, Item
+    from crm_guard._answer import Answer
+    from crm_guard._envelope import Item
+    from crm_guard.report import CallError
     from crm_guard.settings import GuardSettings
 
 R = TypeVar("R")
-_CLIENT_ERROR = 400
-_SERVER_ERROR = 500
-_NOT_ABOUT_RECORDS = frozenset({401, 429})
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[R]):
-    """One answer of CRM.
-
-    Attributes:
-        response: Whatever the caller wants to find again; not looked into here.
-        status: HTTP status.
-        envelope: Its items, None where it has none.
-        credits: API credits that CRM says are left, None where it does not say.
-        retry_after: Seconds CRM asks to wait, None where it does not ask.
-        mute: Whether it says nothing of a write: no JSON, an empty body, an empty list.
-    """
-
-    response: R
-    status: int
-    envelope: Envelope | None = None
-    credits: int | None = None
-    retry_after: float | None = None
-    mute: bool = False
-
-    @property
-    def failed(self) -> bool:
-        """Whether the answer tells of the service or the token rather than of records."""
-        return self.status >= _SERVER_ERROR or self.status in _NOT_ABOUT_RECORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +71,10 @@ class Exchange(Generic[R]):
         items: CRM's last word on each slot.
         places: The position of each slot in the request, None where it is not certain.
         pending: Slots whose record is locked, and may be sent again.
-        uncertain: Slots that were sent again, and whose answer was lost.
+        uncertain: Slots that were sent again, and whose answer was lost or tells nothing.
         attempts: Sends so far.
         reason: Why the exchange stopped with something pending.
+        error: What the last send met as a whole (`FOLLOW_UP`).
         retry_after: Seconds after which a later try makes sense.
     """
 
@@ -126,6 +100,7 @@ class Exchange(Generic[R]):
         self.uncertain: frozenset[int] = frozenset()
         self.attempts = 1
         self.reason: GiveUpReason | None = None
+        self.error: CallError | None = None
         self.retry_after: float | None = None
         self._settings = settings
         self._waits = waits
@@ -144,9 +119,10 @@ class Exchange(Generic[R]):
         self.reason = self.reason or self._limit(now)
         return GiveUp(self.reason) if self.reason else Wait(self.retry_after or 0.0, self._deadline)
 
-    def give_up(self, reason: GiveUpReason) -> None:
+    def give_up(self, reason: GiveUpReason, error: CallError | None = None) -> None:
         """Stop, with whatever is pending staying as it is."""
         self.reason = self.reason or reason
+        self.error = self.error or error
 
     def sending(self, slots: Collection[int]) -> None:
         """Take note that the :meth:`part` for `slots` is being sent."""
@@ -180,7 +156,6 @@ class Exchange(Generic[R]):
         pending = frozenset(self.pending)
         self._lose(tuple(slot for slot in self._sent if slot in pending))
         self.pending = tuple(slot for slot in self.pending if slot not in self.uncertain)
-        self.reason = GiveUpReason.FOLLOW_UP
 
     @property
     def latest(self) -> Answer[R]:
@@ -271,8 +246,6 @@ class Exchange(Generic[R]):
         endpoint, route = self.call.endpoint, self.call.route
         if endpoint.resend is Resend.NEVER or len(self.pending) != len(self.items):
             return False
-        if endpoint.ids_in is not IdsIn.PATH:
-            return self.places[0] is not None
         if not endpoint.entries and len(self.items) != 1:
             return False
         if self.call.ids == (None,) and not endpoint.reads:
@@ -281,7 +254,7 @@ class Exchange(Generic[R]):
         return endpoint.reads or named <= {route.record_id}
 
     def _absorb_whole(self, answer: Answer[R]) -> None:
-        if answer.failed or (answer.envelope is None and (answer.mute or answer.status >= _CLIENT_ERROR)):
+        if answer.failed or not answer.conclusive:
             self._follow_up(answer)
             return
         envelope = answer.envelope or self.envelope
@@ -301,7 +274,13 @@ class Exchange(Generic[R]):
             self._follow_up(answer)
             return
         ids = [self._sent_id(slot) for slot in self._sent]
-        places = match(envelope.items, ids, container=self.call.container, alike=self.call.alike)
+        places = match(
+            envelope.items,
+            ids,
+            container=self.call.container,
+            alike=self.call.alike,
+            ordered=self.call.endpoint.ordered,
+        )
         found = _by_place(places, envelope.items) if places else match_named(envelope.items, ids)
         for place, item in found.items():
             slot = self._sent[place]
@@ -312,9 +291,10 @@ class Exchange(Generic[R]):
             self.reason = GiveUpReason.UNMATCHED
 
     def _follow_up(self, answer: Answer[R]) -> None:
-        """Stop at an answer that says nothing of records; unless it refuses the call, they may be written."""
-        self.reason = GiveUpReason.FOLLOW_UP
-        if not _CLIENT_ERROR <= answer.status < _SERVER_ERROR:
+        """Stop at an answer without results; unless CRM refused the call with it, the records may be written."""
+        self.reason, self.error = GiveUpReason.FOLLOW_UP, answer.error
+        self.retry_after = max(self.retry_after or 0.0, answer.retry_after or 0.0)
+        if not answer.error.refused:
             self._lose(self._sent)
 
     def _fill(self, slot: int, item: Item) -> None:
@@ -322,7 +302,7 @@ class Exchange(Generic[R]):
         self._ids[slot] = item.record_id or self._ids[slot]
 
     def _lose(self, slots: Sequence[int]) -> None:
-        self.uncertain = frozenset(slots)
+        self.uncertain = frozenset() if self.call.endpoint.reads else frozenset(slots)
 
     def _sent_id(self, slot: int) -> str | None:
         place, ids = self.places[slot], self.call.ids

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from crm_guard._approval import Diagnosis, choose
-from crm_guard._batch import Call, lay, records
+from crm_guard._batch import Call, lay, pointed, records
 from crm_guard._envelope import UNAPPROVED, Envelope, Item
-from crm_guard.remediation import UNCERTAIN_HINT, hint_for_lock
-from crm_guard.report import RecordOutcome
+from crm_guard.remediation import (
+    Family,
+    hint_for_bystander,
+    hint_for_follow_up,
+    hint_for_lock,
+    hint_for_uncertain,
+)
+from crm_guard.report import CallError, RecordOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from crm_guard._answer import Answer
     from crm_guard._exchange import Exchange
+
+_CLIENT_ERROR = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +48,32 @@ class Judge:
         return replace(self, states=states)
 
     def outcome(
-        self, item: Item, record_id: str | None, position: int, *, uncertain: bool = False
+        self,
+        item: Item,
+        record_id: str | None,
+        position: int,
+        *,
+        uncertain: bool = False,
+        error: CallError | None = None,
     ) -> RecordOutcome:
-        """Judge one item."""
+        """Judge one item.
+
+        Args:
+            item: CRM's last word on the record.
+            record_id: The record.
+            position: Where it stands in the request.
+            uncertain: Whether it was sent again since, and has no result of that.
+            error: What the last send met as a whole.
+        """
         state = self.states.get(record_id or "")
         diagnosis = self._diagnose(item, state)
+        retryable = item.retryable(self.actions)
+        if uncertain:
+            hint = hint_for_uncertain(str(error) if error else None)
+        elif retryable and error:
+            hint = hint_for_follow_up(str(error), error.status, error.retry_after)
+        else:
+            hint = diagnosis.hint if diagnosis else self._lock_hint(item, record_id)
         return RecordOutcome(
             position=position,
             record_id=record_id,
@@ -50,10 +81,10 @@ class Judge:
             action=item.action if item.guarded else None,
             message=item.message,
             succeeded=item.succeeded and not uncertain,
-            retryable=item.retryable(self.actions) and not uncertain,
+            retryable=retryable and not uncertain,
             case=diagnosis.case if diagnosis else None,
             candidates=diagnosis.candidates if diagnosis else (),
-            hint=UNCERTAIN_HINT if uncertain else diagnosis.hint if diagnosis else self._lock_hint(item, record_id),
+            hint=hint,
             approval_state=state,
             uncertain=uncertain,
         )
@@ -76,30 +107,123 @@ class Judge:
 
 
 def outcomes_of(exchange: Exchange[Any], judge: Judge) -> tuple[RecordOutcome, ...]:
-    """Judge every slot of an exchange."""
+    """Judge every record of an exchange."""
     if not exchange.items:  # answered by something that is no envelope: an image, an empty 204
         return (RecordOutcome(position=0, record_id=exchange.call.route.record_id, succeeded=True),)
+    outcomes = slot_outcomes(exchange, judge)
+    return outcomes if len(exchange.answers) > 1 else _completed(exchange.latest, judge, outcomes)
+
+
+def slot_outcomes(exchange: Exchange[Any], judge: Judge) -> tuple[RecordOutcome, ...]:
+    """Judge every slot of an exchange."""
     return tuple(
         judge.outcome(
-            item, exchange.record_id(slot), _position(exchange, slot), uncertain=slot in exchange.uncertain
+            item,
+            exchange.record_id(slot),
+            _first(exchange.places[slot], item.sub, slot),
+            uncertain=slot in exchange.uncertain,
+            error=exchange.error,
         )
         for slot, item in enumerate(exchange.items)
     )
 
 
-def outcomes_in(envelope: Envelope, judge: Judge) -> tuple[RecordOutcome, ...]:
-    """Judge every item of an answer, outside any exchange."""
-    laid = lay(judge.call, envelope)
-    found = records(judge.call, envelope, laid)
-    places = laid or [None] * len(found)
+def outcomes_in(answer: Answer[Any], judge: Judge) -> tuple[RecordOutcome, ...]:
+    """Judge an answer, outside any exchange."""
+    outcomes: tuple[RecordOutcome, ...] = ()
+    if answer.envelope is not None:
+        laid = lay(judge.call, answer.envelope)
+        found = records(judge.call, answer.envelope, laid)
+        places = laid or [None] * len(found)
+        outcomes = tuple(
+            judge.outcome(item, found[index], _first(places[index], item.sub, index))
+            for index, item in enumerate(answer.envelope.items)
+        )
+    return _completed(answer, judge, outcomes)
+
+
+def failed_as_a_whole(answer: Answer[Any], call: Call) -> bool:
+    """Return whether an answer tells of the call, and not of each record that the call names."""
+    envelope = answer.envelope
+    if answer.status < _CLIENT_ERROR and (answer.conclusive or call.endpoint.family is Family.OTHER):
+        return False  # other endpoints may answer a success in any way
+    if envelope is None:
+        return True
+    if envelope.composite or any(item.succeeded for item in envelope.items):
+        return False
+    if call.ids is None or call.names_one:
+        return envelope.bare and not envelope.guarded and not call.route.names_record
+    return _tells_of_less(call, envelope)
+
+
+def _tells_of_less(call: Call, envelope: Envelope) -> bool:
+    """Return whether a refusal has one item for the whole call, or items for those records only that caused it."""
+    ids, items = call.ids or (), envelope.items
+    if envelope.key == "tags":
+        return True
+    if len(items) == len(ids):
+        return False
+    return len(items) == 1 or len(set(_named_places(call, envelope)) - {None}) == len(items)
+
+
+def error_in(answer: Answer[Any], call: Call) -> CallError | None:
+    """Return what an answer says of the call as a whole, None where each record has its own result."""
+    return answer.error if answer.failed or failed_as_a_whole(answer, call) else None
+
+
+def _completed(answer: Answer[Any], judge: Judge, outcomes: tuple[RecordOutcome, ...]) -> tuple[RecordOutcome, ...]:
+    """Return one outcome for each record that the request names, where an answer tells of the call as a whole.
+
+    A record that the answer names as the cause keeps its own outcome. All others are told alike, and truly: refused
+    (4xx), or else uncertain.
+    """
+    call = judge.call
+    if not failed_as_a_whole(answer, call):
+        return outcomes
+    if not call.ids or (call.names_one and not call.route.names_record):
+        return ()
+    causes = _causes(answer, call, outcomes)
+    items = answer.envelope.items if answer.envelope is not None else ()
+    item = next((item for item in items if item.guarded), None)
+    if item is not None and not causes:
+        return tuple(judge.outcome(item, record_id, position) for position, record_id in enumerate(call.ids))
     return tuple(
-        judge.outcome(item, found[index], _first(places[index], item.sub, index))
-        for index, item in enumerate(envelope.items)
+        causes.get(position) or _alike(answer, call, position, record_id, bystander=bool(causes))
+        for position, record_id in enumerate(call.ids)
     )
 
 
-def _first(*wishes: int | None) -> int:
-    return next(wish for wish in wishes if wish is not None)
+def _causes(answer: Answer[Any], call: Call, outcomes: Sequence[RecordOutcome]) -> dict[int, RecordOutcome]:
+    """Return the outcomes of the records that an answer names as the cause of its refusal, by their positions."""
+    if answer.envelope is None or not answer.error.refused:
+        return {}
+    places = _named_places(call, answer.envelope)
+    named = zip(places, outcomes, strict=True)
+    return {place: replace(outcome, position=place) for place, outcome in named if place is not None}
+
+
+def _named_places(call: Call, envelope: Envelope) -> list[int | None]:
+    """Return where the record that each item names stands in the request; None for none, or for one of several."""
+    ids = call.ids or ()
+    once = {record_id for record_id, count in Counter(ids).items() if record_id and count == 1}
+    homes = {record_id: place for place, record_id in enumerate(ids) if record_id in once}
+    pointed_to = (pointed(item, call.container, len(ids)) for item in envelope.items)
+    return [homes.get(item.record_id or "", place) for item, place in zip(envelope.items, pointed_to, strict=True)]
+
+
+def _alike(
+    answer: Answer[Any], call: Call, position: int, record_id: str | None, *, bystander: bool
+) -> RecordOutcome:
+    """Return the outcome of a record of which the answer says nothing of its own."""
+    uncertain = not answer.error.refused and not call.endpoint.reads
+    return RecordOutcome(
+        position=position,
+        record_id=record_id,
+        code="" if bystander else answer.error.code,
+        message="" if bystander else answer.error.message,
+        hint=hint_for_bystander() if bystander else hint_for_uncertain(str(answer.error)) if uncertain else "",
+        uncertain=uncertain,
+    )
 
 
 def unapproved(outcomes: Sequence[RecordOutcome]) -> tuple[str, ...]:
@@ -107,5 +231,5 @@ def unapproved(outcomes: Sequence[RecordOutcome]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found.record_id for found in outcomes if found.needs_approval and found.record_id))
 
 
-def _position(exchange: Exchange[Any], slot: int) -> int:
-    return _first(exchange.places[slot], exchange.items[slot].sub, slot)
+def _first(*wishes: int | None) -> int:
+    return next(wish for wish in wishes if wish is not None)

@@ -17,8 +17,10 @@ from crm_guard._spans import members, splice
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from crm_guard._exchange import Answer, Exchange
+    from crm_guard._answer import Answer
+    from crm_guard._exchange import Exchange
 
+_OK: Final = 200
 _COUNTERS: Final = ("success_count", "locked_count")
 
 
@@ -39,11 +41,11 @@ class Merged:
 def merge(exchange: Exchange[Any], items: Sequence[Item]) -> Merged:
     """Put CRM's last word on each record into one answer: `items`, in the wording that the caller is to see."""
     kind = _kind(items)
-    models = [answer for answer in exchange.answers if _is_model(answer, exchange.envelope, kind)]
+    alike = [answer for answer in exchange.answers if _is_of(answer, kind)]
+    models = [answer for answer in alike if answer.envelope and _same_shape(answer.envelope, exchange.envelope)]
     model = models[-1] if models else exchange.answers[0]
-    status = model.status if models else _usual_status(exchange, kind)
-    envelope = model.envelope or exchange.envelope
-    return Merged(status, write_body(envelope, items))
+    status = alike[-1].status if alike else _usual_status(exchange, kind)
+    return Merged(status, write_body(model.envelope or exchange.envelope, items))
 
 
 def write_body(envelope: Envelope, items: Sequence[Item]) -> bytes:
@@ -75,14 +77,17 @@ def _kind(items: Sequence[Item]) -> _Kind:
     return _Kind.ALL if applied == len(items) else _Kind.SOME if applied else _Kind.NONE
 
 
-def _is_model(answer: Answer[Any], first: Envelope, kind: _Kind) -> bool:
-    envelope = answer.envelope
-    if envelope is None or answer.failed or envelope.key != first.key or envelope.listed != first.listed:
-        return False
-    return _kind(envelope.items) is kind
+def _is_of(answer: Answer[Any], kind: _Kind) -> bool:
+    return answer.envelope is not None and not answer.failed and _kind(answer.envelope.items) is kind
+
+
+def _same_shape(envelope: Envelope, first: Envelope) -> bool:
+    return envelope.key == first.key and envelope.listed == first.listed
 
 
 def _usual_status(exchange: Exchange[Any], kind: _Kind) -> int:
+    if kind is _Kind.ALL:
+        return _OK
     return exchange.call.endpoint.partial_status if kind is _Kind.SOME else exchange.answers[0].status
 
 

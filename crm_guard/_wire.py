@@ -28,19 +28,41 @@ _FRAMING: Final = ("Content-Encoding", "Transfer-Encoding", "Content-Length")
 _PIECE: Final = 64 * 1024
 
 
-def bounded_body(response: Response, limit: int, *, stream: bool) -> bytes | None:
+def bounded_body(response: Response, limit: int, *, unread: bool) -> bytes | None:
     """Return the body, or None if it is larger than `limit` bytes: then it stays to be read.
 
-    A body that the caller would read anyway (`stream=False`) is read in full, as `requests` itself does, unless it
-    announces that it is too large. Of a stream, no more than `limit` bytes are read, and these are given again.
+    Args:
+        response: The answer.
+        limit: Bytes, after decompression.
+        unread: Whether others will look at `response.raw` (`stream=True`, response hooks): no more than `limit`
+            bytes are read, `raw` gives them again, and its connection can be reached until it was read. Otherwise
+            the body is read in full, as a session would do next, unless it announces that it is too large.
     """
     raw = response.raw
     if (getattr(raw, "length_remaining", None) or 0) > limit:  # what Content-Length announces
         return None
-    if stream and isinstance(raw, HTTPResponse) and not getattr(response, "_content_consumed", False):
-        return _peek(response, raw, limit)
+    if unread and not getattr(response, "_content_consumed", False):
+        if isinstance(raw, HTTPResponse):
+            return _peek(response, raw, limit)
+        if _seekable(raw):
+            return _look_ahead(raw, limit)
     body: bytes | None = response.content
     return body if body is not None and len(body) <= limit else None
+
+
+def _seekable(raw: Any) -> bool:
+    """Return whether a body that is no urllib3 response can be read and put back (vcrpy, `io.BytesIO`)."""
+    try:
+        return bool(raw.seekable())
+    except Exception:  # noqa: BLE001 (not a file, or an object of the caller's that raises its own)
+        return False
+
+
+def _look_ahead(raw: Any, limit: int) -> bytes | None:
+    start = raw.tell()
+    body: bytes = raw.read(limit + 1)
+    raw.seek(start)
+    return body if len(body) <= limit else None
 
 
 def _peek(response: Response, raw: HTTPResponse, limit: int) -> bytes | None:
@@ -61,7 +83,18 @@ def _peek(response: Response, raw: HTTPResponse, limit: int) -> bytes | None:
 
 
 class _Again(HTTPResponse):
-    """A response whose body is no socket's: the stock stream of pieces "as they come" would never end."""
+    """A response whose body is no socket's: the stock stream of pieces "as they come" would never end.
+
+    Attributes:
+        lent: The connection that the body came by, to be looked at: the pool may have it back already.
+    """
+
+    lent: Any = None
+
+    @property
+    def connection(self) -> Any:
+        """The connection that the body came by, None once it was read."""
+        return None if self.closed else self.lent
 
     def stream(self, amt: int | None = _PIECE, decode_content: bool | None = None) -> Generator[bytes]:
         if amt is not None:
@@ -81,13 +114,14 @@ class _Rewound(io.RawIOBase):
     def __init__(self, rest: HTTPResponse) -> None:
         super().__init__()
         self._rest = rest
+        self._connection = rest.connection  # reading to the end gives it back to the pool
         self._pieces = rest.stream(_PIECE, decode_content=False)
         self._ready = bytearray()
         self._failure: Exception | None = None
 
     def response(self) -> HTTPResponse:
         """Return a response like the one that is read from, with this as its body."""
-        return _Again(
+        again = _Again(
             body=self,
             headers=self._rest.headers,
             status=self._rest.status,
@@ -99,6 +133,8 @@ class _Rewound(io.RawIOBase):
             retries=self._rest.retries,
             enforce_content_length=False,  # the one that is read from does
         )
+        again.lent = self._connection
+        return again
 
     def peek(self, amount: int) -> bytes | None:
         """Return up to `amount` bytes, which stay to be read; None where reading failed."""

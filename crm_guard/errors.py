@@ -43,11 +43,13 @@ class GiveUpReason(enum.StrEnum):
     UNMATCHED = "unmatched"
     """The answer does not tell without doubt which records of the request were refused."""
     FOLLOW_UP = "follow_up"
-    """A resend met another problem (401, 429, 5xx, a broken connection)."""
+    """The next send met another problem (401, 429, 5xx, a broken connection): `GuardReport.error` names it."""
     CREDITS = "credits"
     """CRM's remaining API credits reached `GuardSettings.min_credits`."""
-    CLOSED = "closed"
-    """The adapter was closed while the call waited."""
+    STOPPED = "stopped"
+    """`stop_waiting()` ended the wait."""
+    INTERRUPTED = "interrupted"
+    """A `KeyboardInterrupt`, `SystemExit` or the like ended the call: it carries the report."""
 
 
 class SettingsError(ValueError):

@@ -38,10 +38,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from crm_guard._clock import Clock
+    from crm_guard._clock import Clock, Wake
 
 _STRAY_DELAYS = 3.0
 _STRAY_SHARE = 3.0
+_MUCH = 1.0
+"""Seconds by which a wait may outlast what was announced before it is announced anew."""
+
+
+def unannounced(seconds: float) -> None:
+    """No-op: for a wait that nobody is told of."""
 
 
 class Waiter(Protocol):
@@ -80,13 +86,22 @@ class LockRegistry(Protocol):
         """Tell whether all of `keys` are believed locked right now; for an empty collection False."""
         ...
 
-    def waiter(self, *, clock: Clock, wake: threading.Event, interrupted: Callable[[], bool]) -> Waiter:
+    def waiter(
+        self,
+        *,
+        clock: Clock,
+        wake: Wake,
+        interrupted: Callable[[], bool],
+        announce: Callable[[float], object] = unannounced,
+    ) -> Waiter:
         """Return one call's waiter.
 
         Args:
             clock: Sleeps, and gives the instants: one scale for all waiters of a registry.
             wake: The event that this waiter sleeps on. Anyone may set it; the waiter clears it.
             interrupted: Whether the wait must end; whoever makes it true sets `wake` afterwards.
+            announce: Called at the beginning of each wait with the seconds that it will probably last, and again
+                each time that it outlasts them by much. Outside any mutex.
         """
         ...
 
@@ -106,9 +121,16 @@ class Unshared:
         """Return False."""
         return False
 
-    def waiter(self, *, clock: Clock, wake: threading.Event, interrupted: Callable[[], bool]) -> Waiter:
+    def waiter(
+        self,
+        *,
+        clock: Clock,
+        wake: Wake,
+        interrupted: Callable[[], bool],
+        announce: Callable[[float], object] = unannounced,
+    ) -> Waiter:
         """Return a waiter that sleeps its delay, and then returns every key."""
-        return _LoneWaiter(clock, wake, interrupted)
+        return _LoneWaiter(clock, wake, interrupted, announce)
 
     def close(self) -> None:
         """Do nothing."""
@@ -117,11 +139,14 @@ class Unshared:
 class _LoneWaiter:
     """Sleeps its delay, unless interrupted."""
 
-    def __init__(self, clock: Clock, wake: threading.Event, interrupted: Callable[[], bool]) -> None:
-        self._clock, self._wake, self._interrupted = clock, wake, interrupted
+    def __init__(
+        self, clock: Clock, wake: Wake, interrupted: Callable[[], bool], announce: Callable[[float], object]
+    ) -> None:
+        self._clock, self._wake, self._interrupted, self._announce = clock, wake, interrupted, announce
 
     def wait(self, keys: Collection[str], delay: float, deadline: float) -> frozenset[str]:
         """Sleep `delay` seconds, then return all of `keys`; nothing if an interrupt or the deadline comes first."""
+        self._announce(delay)
         due = self._clock.now() + delay
         while True:
             self._wake.clear()
@@ -171,7 +196,7 @@ class Call(Holder):
         "when",
     )
 
-    def __init__(self, wake: threading.Event, seq: int, patience: float) -> None:
+    def __init__(self, wake: Wake, seq: int, patience: float) -> None:
         super().__init__(patience)
         self.wake = wake
         self.seq = seq  # the lower, the longer it has been waiting
@@ -235,7 +260,7 @@ class LockTable:
         self._patience = patience
         self._seq = 0
 
-    def join(self, wake: threading.Event) -> Call:
+    def join(self, wake: Wake) -> Call:
         """Return a new call, younger than all before; `wake` is set whenever it should look again."""
         self._seq += 1
         return Call(wake, self._seq, self._patience)
@@ -274,6 +299,15 @@ class LockTable:
     def look_again(self, call: Call, now: float) -> float:
         """Return the instant at which a call that may not go should look again, unless woken before."""
         return call.when if call.when > now else call.ready + call.patience
+
+    def expected(self, call: Call, now: float) -> float:
+        """Return the instant at which a waiting call will probably go, or hear the verdict that it waits for."""
+        locks = (self.locks.get(key) for key in call.keys)
+        dues = [lock.due for lock in locks if lock is not None and not lock.free and lock.due is not None]
+        coming = min(
+            (due for due in dues if due > now), default=now + call.delay
+        )  # a verdict under way: a round more
+        return call.when if call.when > now and call.when < coming else coming
 
     def depart(self, call: Call, now: float) -> frozenset[str]:
         """Let `call` go, with every key that is free or that it may probe."""
@@ -529,9 +563,16 @@ class MemoryLockRegistry:
             locks = [self.table.locks.get(key) for key in keys]
         return bool(locks) and all(lock is not None and not lock.free for lock in locks)
 
-    def waiter(self, *, clock: Clock, wake: threading.Event, interrupted: Callable[[], bool]) -> Waiter:
+    def waiter(
+        self,
+        *,
+        clock: Clock,
+        wake: Wake,
+        interrupted: Callable[[], bool],
+        announce: Callable[[float], object] = unannounced,
+    ) -> Waiter:
         """Return one call's waiter; see :meth:`LockRegistry.waiter`."""
-        return SharedWaiter(self, clock, wake, interrupted)
+        return SharedWaiter(self, clock, wake, interrupted, announce)
 
     def close(self) -> None:
         """Do nothing: there is no thread and no connection."""
@@ -541,9 +582,15 @@ class SharedWaiter:
     """One call's part in a :class:`MemoryLockRegistry`. Used by one thread."""
 
     def __init__(
-        self, registry: MemoryLockRegistry, clock: Clock, wake: threading.Event, interrupted: Callable[[], bool]
+        self,
+        registry: MemoryLockRegistry,
+        clock: Clock,
+        wake: Wake,
+        interrupted: Callable[[], bool],
+        announce: Callable[[float], object],
     ) -> None:
-        self._clock, self._wake, self._interrupted = clock, wake, interrupted
+        self._clock, self._wake, self._interrupted, self._announce = clock, wake, interrupted, announce
+        self._told = 0.0
         self._mutex, self._table = registry.mutex, registry.table
         with self._mutex:
             self._call = self._table.join(wake)
@@ -553,13 +600,14 @@ class SharedWaiter:
         if not keys:
             return frozenset()
         self._enter(keys, delay)
+        self._told = float("-inf")
         while True:
             self._wake.clear()
             going, again = self._look()
             now = self._clock.now()
             if going or now >= deadline or self._interrupted():
                 break
-            self._clock.wait(self._wake, max(0.0, min(again, deadline) - now))
+            self._sleep(min(again, deadline))
         if going and not self._interrupted():
             return going
         with self._mutex:
@@ -575,6 +623,16 @@ class SharedWaiter:
         """End the call: hand on its probes, give back its slot."""
         with self._mutex:
             self._table.leave(self._call, self._clock.now())
+
+    def _sleep(self, until: float) -> None:
+        """Sleep until the instant `until`, or less if woken; announce how long, and again what outlasts that."""
+        while not self._wake.is_set() and (now := self._clock.now()) < until:
+            if now >= self._told + _MUCH:
+                with self._mutex:
+                    self._told = min(self._table.expected(self._call, now), until)
+                self._announce(self._told - now)
+            later = max(self._told, now) + _MUCH
+            self._clock.wait(self._wake, min(until, later) - now)
 
     def _enter(self, keys: Collection[str], delay: float) -> None:
         with self._mutex:

@@ -38,10 +38,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from crm_guard._clock import Clock, SystemClock
-from crm_guard.locks import Call, Holder, MemoryLockRegistry, SharedWaiter, Waiter
+from crm_guard.locks import Call, Holder, MemoryLockRegistry, SharedWaiter, Waiter, unannounced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from crm_guard._clock import Wake
 
 _log = logging.getLogger("crm_guard.locks")
 _OUTAGE = 60.0
@@ -274,15 +276,22 @@ class RedisLockRegistry(MemoryLockRegistry):
         self.remote = Holder(self._times["poll"])
         self.claims: dict[str, float | None] = {}  # records whose probe is ours, with the due instant Redis knows
         self.slots: dict[str, str] = {}  # our calls that have a slot in Redis, with its origin
-        self.slotless: set[threading.Event] = set()  # wakes whoever waits for one
+        self.slotless: set[Wake] = set()  # wakes whoever waits for one
         self._stop = threading.Event()
         self._listener: threading.Thread | None = None
 
-    def waiter(self, *, clock: Clock, wake: threading.Event, interrupted: Callable[[], bool]) -> Waiter:
+    def waiter(
+        self,
+        *,
+        clock: Clock,
+        wake: Wake,
+        interrupted: Callable[[], bool],
+        announce: Callable[[float], object] = unannounced,
+    ) -> Waiter:
         """Return one call's waiter; see :meth:`LockRegistry.waiter`."""
         if self._listener is None and not self._stop.is_set():
             self._listen()
-        return RedisWaiter(self, clock, wake, interrupted)
+        return RedisWaiter(self, clock, wake, interrupted, announce)
 
     def close(self) -> None:
         """End the listener thread, and let go of Redis; calls under way go on with local knowledge."""

@@ -201,11 +201,18 @@ _NAMELESS_LOCK_HINT = (
     "wait for its end and look the record up again, as the losing id disappears; if the record-locking feature "
     "holds it, GET {path} tells who locked it and DELETE {path}/{{lockId}} lifts a manual lock."
 )
-UNCERTAIN_HINT: Final = (
-    "This record was sent again and the answer was lost, so it may have been written: read the record before you "
+_UNCERTAIN_HINT = (
+    "CRM's answer to the last send of this record {met}, so it may have been written: read the record before you "
     "repeat the call."
 )
-"""What to do about a record that was sent again without an answer, whatever CRM said of it before."""
+_FOLLOW_UP_HINT = (
+    "This record was locked when CRM last answered for it, and was not written since: the next send met {error}. "
+    "{advice} then send the records that remain again."
+)
+_REFUSED_WITH_OTHERS_HINT = (
+    "CRM refused the whole call because of another record: this one was not written. Send it again without the "
+    "refused one."
+)
 _RECHECK_HINT = (
     "Zia is checking an image of this record again: {again} in a minute or two, and do not upload another image "
     "meanwhile, which can start the check once more."
@@ -278,6 +285,45 @@ def hint_for_lock(
     if not action:
         return _NAMELESS_LOCK_HINT.format(path=path)
     return _waiting_hint(action, retryable, family)
+
+
+def hint_for_uncertain(error: str | None) -> str:
+    """Return what to do about a record that was sent and whose result is not known.
+
+    Args:
+        error: What came instead of a result, as `shown_error` puts it; None where nothing is known of it.
+    """
+    return _UNCERTAIN_HINT.format(met=f"has no result for it ({error})" if error else "was lost")
+
+
+def hint_for_follow_up(error: str, status: int | None, retry_after: float | None) -> str:
+    """Return what to do about a locked record whose next send failed for another reason.
+
+    Args:
+        error: That reason, as `shown_error` puts it.
+        status: HTTP status, None where no answer came.
+        retry_after: Seconds that the answer asks to wait, else None.
+    """
+    advice = {
+        None: "Once the connection works again,",
+        401: "Renew the access token (`refresh=` does it before each resend),",
+        429: "Wait for a minute," if retry_after is None else f"Wait for {retry_after:g} s,",
+    }.get(status, "Resolve that first,")
+    return _FOLLOW_UP_HINT.format(error=error, advice=advice)
+
+
+def hint_for_bystander() -> str:
+    """Return what to do about a record that CRM refused only because the call also named another one."""
+    return _REFUSED_WITH_OTHERS_HINT
+
+
+def shown_error(status: int | None, code: str, retry_after: float | None) -> str:
+    """Return an answer without results, or an exception, in a few words that hold nothing personal."""
+    words = [str(status) if status is not None else "", harmless_state(code) or ""]
+    text = " ".join(word for word in words if word) or "an unknown error"
+    if status is not None and status < 400:
+        text += " without a result"
+    return text if retry_after is None else f"{text}, Retry-After {retry_after:g} s"
 
 
 def harmless_state(state: object) -> str | None:

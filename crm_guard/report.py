@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from crm_guard.errors import GiveUpReason, GuardError, NotApprovedError, RecordLockedError
-from crm_guard.remediation import RECORD_ID, harmless_state
+from crm_guard.remediation import RECORD_ID, harmless_state, shown_error
 
 if TYPE_CHECKING:
     from requests import Response
@@ -25,10 +25,39 @@ _STOPPED: Final = {
     GiveUpReason.TIMEOUT: "the next wait would have ended after the time budget (`timeout`)",
     GiveUpReason.NOT_REPLAYABLE: "the body was a stream that can be sent only once; send bytes or a seekable file",
     GiveUpReason.UNMATCHED: "the answer does not tell without doubt what was applied, so nothing was sent again",
-    GiveUpReason.FOLLOW_UP: "a resend met another problem, which the response or the cause tells",
+    GiveUpReason.FOLLOW_UP: "the next send met {error}",
     GiveUpReason.CREDITS: "the API credits that are left reached `min_credits`",
-    GiveUpReason.CLOSED: "the adapter was closed while the call waited",
+    GiveUpReason.STOPPED: "`stop_waiting()` ended the wait",
+    GiveUpReason.INTERRUPTED: "the call was interrupted",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallError:
+    """Why a call, or its last send, failed as a whole: an answer that has no result for each record, or no answer.
+
+    `str()` of it is short and holds nothing personal: `429 TOO_MANY_REQUESTS, Retry-After 60 s`.
+
+    Attributes:
+        status: HTTP status; None where no answer came.
+        code: CRM's code, such as `INVALID_TOKEN`, empty where the answer has none; where no answer came the class
+            of the exception, such as `ConnectionError`.
+        message: CRM's own text, for people.
+        retry_after: Seconds that the answer asks to wait (`Retry-After`, or `details.retry_after`), else None.
+    """
+
+    status: int | None = None
+    code: str = ""
+    message: str = field(default="", repr=False)
+    retry_after: float | None = None
+
+    def __str__(self) -> str:
+        return shown_error(self.status, self.code, self.retry_after)
+
+    @property
+    def refused(self) -> bool:
+        """Whether nothing was applied for certain: CRM refused the call (4xx)."""
+        return self.status is not None and 400 <= self.status < 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +67,8 @@ class RecordOutcome:
     Attributes:
         position: Index of the record in the request; where that is not known, of its item in the answer.
         record_id: The record, None where neither answer nor request names it.
-        code: CRM's code, such as `SUCCESS` or `RECORD_LOCKED`; empty where CRM sent none (an image download).
+        code: CRM's code, such as `SUCCESS` or `RECORD_LOCKED`; where the call failed as a whole and no record is
+            named as the cause, the code of that failure; empty where CRM sent none (an image download).
         action: `details.action` of a lock.
         message: CRM's own text. Two codes share one text: for people, not for programs.
         succeeded: Whether CRM applied the call to the record.
@@ -47,7 +77,7 @@ class RecordOutcome:
         candidates: The possible cases otherwise, the likeliest first.
         hint: What to do about it; empty for records that are not blocked.
         approval_state: The record's `$approval_state`, where it was asked for.
-        uncertain: The record was sent again, and the answer was lost: it may or may not have been written.
+        uncertain: The record was sent, and the answer was lost or tells nothing: it may have been written or not.
     """
 
     position: int
@@ -98,12 +128,14 @@ class GuardReport:
     """What became of one call. A pickled report leaves behind its response, and a remaining request with a stream.
 
     Attributes:
-        outcomes: One per record, in the order of CRM's first answer.
+        outcomes: One per record, in the order of CRM's first answer; where the call failed as a whole, one per
+            record that the request names, in its order, and none where it names none that can be told.
         attempts: Sends of the call, the first included.
         waited: Seconds spent waiting between sends.
         credits_spent: Every request made for the call: sends and diagnosis. CRM may weigh one request as more.
         reason: Why the guard stopped waiting, None where nothing was left to wait for.
         retry_after: Seconds after which another try makes sense, None where no wait will help.
+        error: What failed the call, or its last send, as a whole; None where each record has its own result.
     """
 
     outcomes: tuple[RecordOutcome, ...] = ()
@@ -112,6 +144,7 @@ class GuardReport:
     credits_spent: int = 1
     reason: GiveUpReason | None = None
     retry_after: float | None = None
+    error: CallError | None = None
     _response: Response | None = field(default=None, repr=False, compare=False)
     _remaining: RemainingRequest | None = field(default=None, repr=False, compare=False)
 
@@ -161,7 +194,8 @@ class GuardReport:
         parts = [f"CRM refused {self._which(chosen)} with {first.code}{about}."]
         if kind is RecordLockedError and self.reason:
             sent = "once" if self.attempts == 1 else f"{self.attempts} times"
-            parts.append(f"Sent {sent}, waited {self.waited:.1f} s: {_STOPPED[self.reason]}.")
+            why = _STOPPED[self.reason].format(error=self.error or "another problem")
+            parts.append(f"Sent {sent}, waited {self.waited:.1f} s: {why}.")
         return " ".join([*parts, first.hint]).strip()
 
     def _which(self, chosen: list[RecordOutcome]) -> str:

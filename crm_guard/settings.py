@@ -16,7 +16,7 @@ from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Unpack
 
 import msgspec
 from msgspec import Meta
@@ -26,8 +26,13 @@ from crm_guard.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from crm_guard._options import SettingsOptions
+
 ENV_PREFIX = "CRM_GUARD_"
 """What the environment variable of a setting begins with: `timeout` is `CRM_GUARD_TIMEOUT`."""
+
+DEFAULT_PATH_PATTERN = r"/crm(/[^/]+)?/v\d+(\.\d+)?/"
+"""What the path of a CRM call begins with, as Zoho serves it."""
 
 Source: TypeAlias = Mapping[str, Any] | str | os.PathLike[str] | None
 """Where settings may be read from: a mapping, or the path of a TOML file."""
@@ -98,7 +103,9 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
             or more. 0: only when none is left.
         max_inspect_bytes: Largest response body that is looked into, in bytes; 0 or more. A larger one is
             passed through unread, so 0 leaves locks and refusals alone.
-        path_pattern: Regular expression that says which URL paths are CRM calls. The rest is not touched.
+        path_pattern: Regular expression that says which URL paths are CRM calls, matched at the beginning of the
+            path. It decides only whether; what a call is about is read behind its version (`/v8/`), and a path
+            without one is none. The rest is not touched.
 
     Raises:
         SettingsError: A value has the wrong type or is out of range, or `wait_max` is less than
@@ -122,7 +129,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     wake_at_once: _FromOne = 10
     min_credits: _FromZero = 0
     max_inspect_bytes: _FromZero = 8 * 1024 * 1024
-    path_pattern: _Pattern = r"/crm(/[^/]+)?/v\d+(\.\d+)?/"
+    path_pattern: _Pattern = DEFAULT_PATH_PATTERN
 
     def __post_init__(self) -> None:
         for name in _FIELDS:
@@ -164,7 +171,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_settings(
-    source: Source = None, *, env: Mapping[str, str] | None = None, **overrides: Any
+    source: Source = None, *, env: Mapping[str, str] | None = None, **overrides: Unpack[SettingsOptions]
 ) -> GuardSettings:
     """Read settings from arguments, environment, a mapping or file, and defaults: the first that has it wins.
 
@@ -187,7 +194,7 @@ def load_settings(
 
 
 def origins(
-    source: Source = None, *, env: Mapping[str, str] | None = None, **overrides: Any
+    source: Source = None, *, env: Mapping[str, str] | None = None, **overrides: Unpack[SettingsOptions]
 ) -> dict[str, tuple[Any, str]]:
     """Return what :func:`load_settings` would use, and where each value came from, in field order.
 

@@ -1,9 +1,11 @@
-"""Waits that end when they should, and at once when the adapter is closed."""
+"""Waits that end when they should, and at once when they are stopped."""
 
+import gc
+import signal
 import threading
 import time
 
-from crm_guard._clock import Interrupts, SystemClock
+from crm_guard._clock import Stops, SystemClock, Wake, stop_waiting
 
 
 class TestTheSystemClock:
@@ -14,7 +16,7 @@ class TestTheSystemClock:
         assert abs(clock.now() - time.monotonic()) < 1
 
     def test_waits_until_the_event_is_set_and_tells_so(self):
-        event, ready, clock, told = threading.Event(), threading.Event(), SystemClock(), []
+        event, ready, clock, told = Wake(), threading.Event(), SystemClock(), []
 
         def wait():
             ready.set()
@@ -30,59 +32,99 @@ class TestTheSystemClock:
     def test_waits_no_longer_than_told(self):
         clock = SystemClock()
         started = clock.now()
-        assert clock.wait(threading.Event(), 0.02) is False
+        assert clock.wait(Wake(), 0.02) is False
         assert 0.02 <= clock.now() - started < 5
-        assert clock.wait(threading.Event(), 0) is False
+        assert clock.wait(Wake(), 0) is False
 
 
-class TestInterrupts:
-    def test_closing_wakes_all_who_wait(self):
-        interrupts, barrier, woken = Interrupts(), threading.Barrier(5), []
+class TestAWake:
+    def test_stays_set_until_it_is_cleared(self):
+        wake = Wake()
+        assert not wake.is_set()
+        wake.set()
+        wake.set()
+        assert wake.is_set()
+        assert wake.wait(0)
+        assert wake.wait(30), "a wait does not use it up"
+        wake.clear()
+        assert not wake.is_set()
+        assert not wake.wait(0)
+
+    def test_may_be_set_by_a_signal_handler_that_interrupts_any_part_of_it(self):
+        """With `threading.Event` this hangs sooner or later: its lock is held by the interrupted thread itself."""
+        wake, fired = Wake(), []
+
+        def handler(*_):
+            fired.append(True)
+            wake.set()
+
+        before = signal.signal(signal.SIGALRM, handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+            for _ in range(3_000):
+                wake.clear()
+                wake.set()
+                assert wake.wait(5)
+                wake.clear()
+                assert wake.wait(5), "the handler sets it"
+                if len(fired) > 300:
+                    break
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert len(fired) > 300
+
+
+class TestStops:
+    def test_stopping_wakes_all_who_wait(self):
+        stops, barrier, woken = Stops(), threading.Barrier(5), []
 
         def wait():
-            event, ticket = threading.Event(), interrupts.ticket()
-            interrupts.watch(event, ticket)
+            wake, token = Wake(), stops.token
+            stops.watch(wake, token)
             barrier.wait(10)
-            woken.append(event.wait(30) and interrupts.closed_since(ticket))
+            woken.append(wake.wait(30) and stops.token is not token)
 
         threads = [threading.Thread(target=wait) for _ in range(4)]
         for thread in threads:
             thread.start()
         barrier.wait(10)
-        interrupts.close()
+        stops.stop()
         for thread in threads:
             thread.join(10)
         assert woken == [True] * 4
 
-    def test_a_wait_that_begins_after_the_closing_of_its_call_does_not_begin(self):
-        interrupts, event = Interrupts(), threading.Event()
-        ticket = interrupts.ticket()
-        interrupts.close()
-        interrupts.watch(event, ticket)
-        assert event.is_set()
-        assert interrupts.closed_since(ticket)
+    def test_a_wait_that_begins_after_the_stop_of_its_call_does_not_begin(self):
+        stops, wake = Stops(), Wake()
+        token = stops.token
+        stops.stop()
+        stops.watch(wake, token)
+        assert wake.is_set()
+        assert stops.token is not token
 
-    def test_a_call_after_the_closing_waits_as_ever(self):
-        interrupts, event = Interrupts(), threading.Event()
-        interrupts.close()
-        ticket = interrupts.ticket()
-        interrupts.watch(event, ticket)
-        assert not event.is_set()
-        assert not interrupts.closed_since(ticket)
-        interrupts.close()
-        assert event.is_set()
+    def test_a_call_after_the_stop_waits_as_ever(self):
+        stops, wake = Stops(), Wake()
+        stops.stop()
+        token = stops.token
+        stops.watch(wake, token)
+        assert not wake.is_set()
+        assert stops.token is token
+        stops.stop()
+        assert wake.is_set()
 
     def test_what_is_not_watched_any_more_is_left_alone(self):
-        interrupts, event = Interrupts(), threading.Event()
-        interrupts.watch(event, interrupts.ticket())
-        interrupts.unwatch(event)
-        interrupts.unwatch(event)
-        interrupts.close()
-        assert not event.is_set()
+        stops, wake = Stops(), Wake()
+        stops.watch(wake, stops.token)
+        stops.unwatch(wake)
+        stops.unwatch(wake)
+        stops.stop()
+        assert not wake.is_set()
 
-    def test_closing_twice_is_closing(self):
-        interrupts = Interrupts()
-        ticket = interrupts.ticket()
-        interrupts.close()
-        interrupts.close()
-        assert interrupts.closed_since(ticket)
+    def test_one_call_stops_the_waits_of_all_that_still_exist(self):
+        kept, gone, wakes = Stops(), Stops(), [Wake(), Wake()]
+        kept.watch(wakes[0], kept.token)
+        gone.watch(wakes[1], gone.token)
+        del gone
+        gc.collect()
+        stop_waiting()
+        assert [wake.is_set() for wake in wakes] == [True, False]

@@ -5,7 +5,15 @@ import logging
 
 import pytest
 
-from crm_guard import EventKind, GiveUpReason, GuardEvent, NotApprovedError, RecordLockedError
+from crm_guard import (
+    ApprovalCase,
+    CallError,
+    EventKind,
+    GiveUpReason,
+    GuardEvent,
+    NotApprovedError,
+    RecordLockedError,
+)
 from crm_guard.events import emit, log_event
 
 URL = "https://www.zohoapis.com/crm/v8/Leads"
@@ -83,7 +91,16 @@ class TestTheOrder:
         assert events[-1].waited == sum(clock.waits)
 
 
-EVENT = GuardEvent(kind=EventKind.WAITING, method="PUT", path="/crm/v8/Leads", record_ids=("1", "2"), delay=1.25)
+EVENT = GuardEvent(
+    kind=EventKind.WAITING,
+    method="PUT",
+    path="/crm/v8/Leads",
+    record_ids=("1", "2"),
+    records=2,
+    delay=1.25,
+    code="RECORD_LOCKED",
+    action="zia_vision_processing",
+)
 
 
 class TestAHook:
@@ -143,8 +160,24 @@ class TestTheLog:
             log_event(EVENT)
             log_event(dataclasses.replace(EVENT, kind=EventKind.GAVE_UP, reason=GiveUpReason.TIMEOUT, waited=3.04))
         assert [record.getMessage() for record in caplog.records] == [
-            "PUT /crm/v8/Leads: waiting, 2 record(s), attempt 1, waited 0.0 s, next wait 1.2 s",
-            "PUT /crm/v8/Leads: gave_up, 2 record(s), attempt 1, waited 3.0 s, reason timeout",
+            "PUT /crm/v8/Leads: waiting, 2 records (1, 2) RECORD_LOCKED zia_vision_processing, attempt 1, "
+            "waited 0.0 s, next wait 1.2 s",
+            "PUT /crm/v8/Leads: gave_up, 2 records (1, 2) RECORD_LOCKED zia_vision_processing, attempt 1, "
+            "waited 3.0 s, reason timeout",
+        ]
+
+    def test_names_what_followed_the_case_and_at_most_five_records(self, caplog):
+        error = CallError(status=429, code="TOO_MANY_REQUESTS", message="Jane's", retry_after=60.0)
+        many = {"record_ids": tuple("1234567"), "records": 100}
+        gave_up = {"kind": EventKind.GAVE_UP, "reason": GiveUpReason.FOLLOW_UP, "error": error}
+        blocked = {"kind": EventKind.BLOCKED, "code": "NOT_APPROVED", "action": None, "records": 1}
+        with caplog.at_level(logging.WARNING, "crm_guard"):
+            log_event(dataclasses.replace(EVENT, **gave_up, **many))
+            log_event(dataclasses.replace(EVENT, **blocked, record_ids=(), case=ApprovalCase.ZIA_REJECTED))
+        assert [record.getMessage() for record in caplog.records] == [
+            "PUT /crm/v8/Leads: gave_up, 100 records (1, 2, 3, 4, 5, ...) RECORD_LOCKED zia_vision_processing, "
+            "attempt 1, waited 0.0 s, reason follow_up (429 TOO_MANY_REQUESTS, Retry-After 60 s)",
+            "PUT /crm/v8/Leads: blocked, 1 record NOT_APPROVED zia_rejected, attempt 1, waited 0.0 s",
         ]
 
     def test_costs_nothing_where_nobody_listens(self, caplog):

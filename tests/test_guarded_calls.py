@@ -162,7 +162,7 @@ class TestWaits:
         assert len(crm.calls) == 1
         assert not caught.value.retryable
 
-    def test_p4_closing_the_adapter_ends_a_wait_at_once(self, crm, leads):
+    def test_p4_stopping_ends_a_wait_at_once(self, crm, leads):
         waiting = threading.Event()
         adapter = GuardAdapter(
             GuardSettings(wait_initial=60.0, wait_max=60.0),
@@ -181,9 +181,9 @@ class TestWaits:
         thread = threading.Thread(target=call)
         thread.start()
         assert waiting.wait(10)
-        session.close()
+        adapter.stop_waiting()
         thread.join(10)
-        assert found == [GiveUpReason.CLOSED]
+        assert found == [GiveUpReason.STOPPED]
 
     def test_a_closed_adapter_can_be_used_again(self, crm, guard, leads):
         session = guard()

@@ -224,7 +224,7 @@ class TestAStreamThatWasLookedInto:
         response = requests.Response()
         response.headers["Content-Encoding"] = "gzip"
         response.raw = HTTPResponse(io.BytesIO(body), headers=response.headers, preload_content=False)
-        assert _wire.bounded_body(response, LIMIT, stream=True) is None
+        assert _wire.bounded_body(response, LIMIT, unread=True) is None
         assert len(response.content) == LIMIT - 5
 
     def test_that_answers_a_head_has_no_body_whatever_it_announces(self, server, session):
@@ -317,9 +317,9 @@ def answered(content):
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_another_adapter_has_read_already_is_read_from_it(stream):
     response = answered(REFUSAL)
-    assert _wire.bounded_body(response, LIMIT, stream=stream) == REFUSAL
-    assert _wire.bounded_body(response, 3, stream=stream) is None
-    assert _wire.bounded_body(answered(None), LIMIT, stream=stream) is None
+    assert _wire.bounded_body(response, LIMIT, unread=stream) == REFUSAL
+    assert _wire.bounded_body(response, 3, unread=stream) is None
+    assert _wire.bounded_body(answered(None), LIMIT, unread=stream) is None
 
 
 def test_a_body_that_nobody_wants_is_read_or_else_closed():

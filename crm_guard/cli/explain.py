@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
+from crm_guard._address import tail_of, version_before
+from crm_guard._answer import Answer, read_answer
 from crm_guard._batch import read_call
 from crm_guard._envelope import Envelope, read_envelope
-from crm_guard._judgement import Judge, outcomes_in
+from crm_guard._judgement import Judge, error_in, outcomes_in
 from crm_guard.cli.outcomes import as_json, full_line, listed
 from crm_guard.cli.terminal import CommandError, harmless, make_console, signs, write_json
 from crm_guard.remediation import harmless_state
@@ -22,11 +24,11 @@ from crm_guard.settings import load_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from crm_guard.report import RecordOutcome
+    from crm_guard.report import CallError, RecordOutcome
 
 _CLIENT_ERROR: Final = 400
 _USAGE_ERROR: Final = 2
-_ADDRESS: Final = re.compile(r"(?:https?://[^/]+)?(?:/crm(?:/[^/]+)?/(?P<version>v\d+(?:\.\d+)?)/)?(?P<rest>.*)")
+_ORIGIN: Final = re.compile(r"https?://[^/]+")
 _STATUS_LINE: Final = re.compile(r"HTTP/[\d.]+ (\d{3})[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n")
 
 # What CRM's texts tell of the call, where nobody else does. A guess, and shown as one: the guard itself never
@@ -75,12 +77,14 @@ class Explanation:
         path: Path by which it was read.
         guessed: Whether method or path were guessed.
         outcomes: One per record.
+        error: What the answer says of the call as a whole, None where each record has its own result.
     """
 
     method: str
     path: str
     guessed: bool
     outcomes: tuple[RecordOutcome, ...] = ()
+    error: CallError | None = None
 
     @property
     def guarded(self) -> int:
@@ -94,30 +98,30 @@ def explain(question: Question) -> Explanation:
     Raises:
         CommandError: The text is no JSON.
     """
-    status, body = _taken_apart(question)
+    told, body = _taken_apart(question)
+    status = told or _CLIENT_ERROR
     envelope = read_envelope(body)
     method, path = _call_of(question, envelope)
-    found = _ADDRESS.fullmatch(path)
-    version = (found and found["version"]) or "v8"
-    rest = found["rest"].lstrip("/") if found else ""
+    start = tail_of(path)
+    version = version_before(path, start) if start >= 0 else "v8"
+    rest = path[start:] if start >= 0 else _ORIGIN.sub("", path, count=1).lstrip("/")
     shown = Explanation(
         method=method, path=f"/crm/{version}/{rest}", guessed=not (question.method and question.path)
     )
     request = question.request
     call = read_call(method, rest, 0, lambda: request.encode() if request else None)
-    if call.reads:
-        envelope = read_envelope(body, reads=call.reads)
-    if envelope is None or (call.endpoint.reads and status < _CLIENT_ERROR):
-        return shown
-    outcomes = _judged(envelope, Judge(call, load_settings().retry_actions, version), question.state)
-    return replace(shown, outcomes=outcomes)
+    answer = read_answer(None, status, body, call)
+    outcomes = _judged(answer, Judge(call, load_settings().retry_actions, version), question.state)
+    if told is None and not answer.error.code:  # nothing says that it failed
+        return replace(shown, outcomes=outcomes if answer.envelope is not None else ())
+    return replace(shown, outcomes=outcomes, error=error_in(answer, call))
 
 
-def _judged(envelope: Envelope, judge: Judge, state: str | None) -> tuple[RecordOutcome, ...]:
-    outcomes = outcomes_in(envelope, judge)
+def _judged(answer: Answer[None], judge: Judge, state: str | None) -> tuple[RecordOutcome, ...]:
+    outcomes = outcomes_in(answer, judge)
     if state:  # holds for every record that is not approved, also for one without a name
         unapproved = {outcome.record_id or "": state for outcome in outcomes if outcome.needs_approval}
-        outcomes = outcomes_in(envelope, judge.knowing(unapproved))
+        outcomes = outcomes_in(answer, judge.knowing(unapproved))
     return tuple(
         replace(outcome, record_id=None) if outcome.record_id == _NAMELESS else outcome for outcome in outcomes
     )
@@ -158,8 +162,8 @@ def read_text(source: str) -> str:
         raise CommandError(message) from error
 
 
-def _taken_apart(question: Question) -> tuple[int, bytes]:
-    """Return status and body; the paste may begin with the status line and headers (`curl -i`)."""
+def _taken_apart(question: Question) -> tuple[int | None, bytes]:
+    """Return status, if known, and body; the paste may begin with the status line and headers (`curl -i`)."""
     text, status = question.answer.strip(), question.status
     while head := _STATUS_LINE.match(text):  # an answer may come after a "100 Continue"
         status, text = question.status or int(head[1]), text[head.end() :].strip()
@@ -168,7 +172,7 @@ def _taken_apart(question: Question) -> tuple[int, bytes]:
     except (ValueError, RecursionError) as error:
         raise CommandError(_no_json(text, error)) from error
     body = json.dumps({"data": value} if isinstance(value, list) else value)
-    return status or _CLIENT_ERROR, body.encode()
+    return status, body.encode()
 
 
 def _no_json(text: str, error: Exception) -> str:
@@ -201,13 +205,24 @@ def _document(found: Explanation) -> dict[str, Any]:
         "call": {"method": found.method, "path": found.path, "guessed": found.guessed},
         "records": len(found.outcomes),
         "guarded": found.guarded,
+        "error": _error_document(found.error),
         "outcomes": [as_json(outcome) for outcome in found.outcomes],
     }
+
+
+def _error_document(error: CallError | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    names = ("status", "code", "message", "retry_after")
+    return {name: getattr(error, name) for name in names} | {"refused": error.refused}
 
 
 def _show(found: Explanation, console: Console) -> None:
     if not found.guarded:
         console.print(_nothing(found))
+    if found.error is not None:
+        fate = "nothing was applied" if found.error.refused else "what was applied is not known"
+        console.print(Text(harmless(f"The call failed as a whole ({found.error}): {fate}.")))
     if found.outcomes:
         guess = "  (guessed; --method and --path make it certain)" if found.guessed and found.guarded else ""
         console.print(Text.assemble((f"{found.method} {harmless(found.path)}", "bold"), (guess, "dim")))

@@ -32,13 +32,16 @@ _PASSES: Final = Verdict("wait", "locked, and the lock passes by itself: the gua
 _STAYS: Final = Verdict("locked", "locked, and waiting does not help", "red")
 _CHECKED: Final = Verdict("wait", "being checked again: try later", "yellow")
 _PERSON: Final = Verdict("person", "waits for a person", "magenta")
-_FAILED: Final = Verdict("failed", "refused for a cause that is none of the guard's", "red")
+_UNCERTAIN: Final = Verdict("uncertain", "not known: it may have been written", "yellow")
+_FAILED: Final = Verdict("failed", "refused for a reason that is none of the guard's", "red")
 
 
 def verdict(outcome: RecordOutcome) -> Verdict:
     """Return what an outcome means."""
     if outcome.succeeded:
         return _WRITTEN
+    if outcome.uncertain:
+        return _UNCERTAIN
     if outcome.needs_approval:
         return _CHECKED if outcome.checked_again else _PERSON
     if outcome.blocked:
@@ -58,6 +61,7 @@ def as_json(outcome: RecordOutcome) -> dict[str, Any]:
         "succeeded": outcome.succeeded,
         "blocked": outcome.blocked,
         "retryable": outcome.retryable,
+        "uncertain": outcome.uncertain,
         "case": outcome.case,
         "candidates": list(outcome.candidates),
         "approval_state": outcome.approval_state,

@@ -262,7 +262,7 @@ class TestCtrlC:
         assert [found.succeeded for found in report.outcomes] == [index < number for index, _ in enumerate(ids)]
         assert not any(found.uncertain for found in report.outcomes)
         assert len(world.engine.calls) == number
-        assert (report.reason, report.remaining_request() is not None) == (GiveUpReason.FOLLOW_UP, True)
+        assert (report.reason, report.remaining_request() is not None) == (GiveUpReason.INTERRUPTED, True)
 
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_in_a_send_keeps_every_result_and_marks_the_rest(self, name, number, when):

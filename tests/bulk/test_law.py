@@ -18,7 +18,7 @@ from crm_guard.simulator import FOREIGN_ID, Engine, Simulator, State
 from .world import CALLS, PATIENT, START, BatchCall, guarded, ids_of, items_of, unguarded
 
 STAMPS = ("Modified_Time", "Created_Time")
-VERSIONS = ("2", "2.1", "3", "4", "5", "6", "7", "8")
+VERSIONS = ("2", "2.1", "3", "4", "5", "6", "7", "8", "9")
 BLOCKS = (
     State.RECORD_LOCKING,
     State.ZIA_VISION_REJECTED,
@@ -156,7 +156,9 @@ def leads_for(call: BatchCall) -> st.SearchStrategy[Lead]:
 def cases(draw: st.DrawFn) -> Case:
     call = CALLS[draw(st.sampled_from(list(CALLS)))]
     version = draw(st.sampled_from([version for version in VERSIONS if float(version) >= call.since]))
-    size = draw(st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 40, LIMIT]))
+    size = draw(
+        st.sampled_from([size for size in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 40, LIMIT) if size <= call.most])
+    )
     if size == LIMIT:
         lead = leads_for(call)
         some = draw(st.lists(lead, min_size=3, max_size=6))

@@ -181,6 +181,7 @@ class BatchCall:
         home: `data`, `ids`, `string`, `query` or `encoded`: where the records stand.
         ordered: Whether the order of the answer is documented.
         since: First version that has it.
+        most: How many records one call takes, as far as the tests go.
     """
 
     name: str
@@ -192,6 +193,7 @@ class BatchCall:
     home: str = "ids"
     ordered: bool = False
     since: float = 2
+    most: int = 100
 
     def url(self, records: Sequence[str], version: str = "8") -> str:
         url = f"{ORIGIN}/crm/v{version}/{self.path}"
@@ -224,6 +226,10 @@ def row(record_id: str, salt: int) -> str:
     return f'{{"id":"{record_id}","Company":"Zylker {salt}"}}'
 
 
+def territories_of(record_id: str, salt: int) -> str:
+    return f'{{"id":"{record_id}","Territories":[{{"id":"{salt}"}}]}}'
+
+
 def bare_id(record_id: str, salt: int) -> str:
     return record_id
 
@@ -244,6 +250,10 @@ CALLS = {
         BatchCall("mass_delete", "POST", "Leads/actions/mass_delete", '{"ids":', "}", bare_id),
         BatchCall(
             "change_owner", "POST", "Leads/actions/change_owner", '{"ids":', ',"owner":{"id":"42"}}', since=3
+        ),
+        *(
+            BatchCall(name, "POST", f"Leads/actions/{name}", '{"data":', "}", territories_of, "data", most=10)
+            for name in ("assign_territories", "remove_territories")
         ),
     )
 }
