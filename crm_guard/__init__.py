@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crm_guard._clock import stop_waiting
     from crm_guard.adapter import GuardAdapter
     from crm_guard.errors import GiveUpReason, GuardError, NotApprovedError, RecordLockedError, SettingsError
     from crm_guard.events import EventKind, GuardEvent, GuardHook
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from crm_guard.mounting import CRM_PREFIXES, install, mount_guard, uninstall
     from crm_guard.remaining import RemainingRequest
     from crm_guard.remediation import ApprovalCase
-    from crm_guard.report import GuardReport, RecordOutcome
+    from crm_guard.report import CallError, GuardReport, RecordOutcome
     from crm_guard.settings import GuardSettings, load_settings
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CRM_PREFIXES",
     "ApprovalCase",
+    "CallError",
     "EventKind",
     "GiveUpReason",
     "GuardAdapter",
@@ -41,11 +43,13 @@ __all__ = [
     "install",
     "load_settings",
     "mount_guard",
+    "stop_waiting",
     "uninstall",
 ]
 
 # A name is imported when it is first asked for: a program that meets no lock never loads what handles locks.
 _NAMES = {
+    "_clock": ["stop_waiting"],
     "adapter": ["GuardAdapter"],
     "errors": ["GiveUpReason", "GuardError", "NotApprovedError", "RecordLockedError", "SettingsError"],
     "events": ["EventKind", "GuardEvent", "GuardHook"],
@@ -53,7 +57,7 @@ _NAMES = {
     "mounting": ["CRM_PREFIXES", "install", "mount_guard", "uninstall"],
     "remaining": ["RemainingRequest"],
     "remediation": ["ApprovalCase"],
-    "report": ["GuardReport", "RecordOutcome"],
+    "report": ["CallError", "GuardReport", "RecordOutcome"],
     "settings": ["GuardSettings", "load_settings"],
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
@@ -61,13 +65,15 @@ _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            message = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(message)
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

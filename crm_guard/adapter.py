@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast, overload
 
+from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
-from urllib3 import Retry
 
 from crm_guard import _wire
-from crm_guard._clock import Clock, Interrupts, SystemClock
+from crm_guard._address import tail_finder
+from crm_guard._clock import Clock, Stops, SystemClock
 from crm_guard._glance import READ_METHODS, marked
+from crm_guard._options import check_options, split_positional
+from crm_guard._retries import unsafe_repeats, warning_about
 from crm_guard._scopes import ScopeMemory
 from crm_guard._waiting import LockLengths
 from crm_guard.locks import LockRegistry, MemoryLockRegistry, Unshared
@@ -23,15 +25,22 @@ from crm_guard.settings import GuardSettings, Source, load_settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from requests import PreparedRequest, Response
+    from requests import Response
     from requests.adapters import BaseAdapter
+    from urllib3 import Retry
 
     from crm_guard._conversation import GuardedCall
+    from crm_guard._options import AdapterOptions, OwnOptions
     from crm_guard.events import GuardHook
 
 _CLIENT_ERROR: Final = 400
+_CHALLENGES: Final = frozenset({401, 407})
+_CALL: Final = "GuardAdapter("
 _NESTED: Final = "a guard sends through another guard: waits and sends would multiply, so the inner one only sends"
-_POOL: Final = ("_pool_connections", "_pool_maxsize", "_pool_block")
+_FOREIGN: Final = (
+    "this guard was given a {kind}, and serves sessions of `requests` alone: another library would send the "
+    "request, and then fail on the answer. Nothing was sent. Mount the guard on a requests.Session"
+)
 
 
 class GuardAdapter(HTTPAdapter):
@@ -52,9 +61,11 @@ class GuardAdapter(HTTPAdapter):
         clock: Source of time; for tests.
         inner: Another adapter to send through instead of our own connection pool. It stays the caller's to close.
         **http_adapter_kwargs: For `HTTPAdapter`: `pool_connections`, `pool_maxsize`, `max_retries`, `pool_block`.
+            These may be given by position, too, as `HTTPAdapter` takes them: `GuardAdapter(10, 20)`.
 
     Raises:
         SettingsError: A setting is unknown or has a value that is not allowed.
+        TypeError: An argument is unknown, or is a setting.
     """
 
     __attrs__: Final = [  # type: ignore[misc] # what a pickle carries: HTTPAdapter's own convention
@@ -68,10 +79,26 @@ class GuardAdapter(HTTPAdapter):
         "_owns_inner",
     ]
 
+    @overload
+    def __init__(self, settings: GuardSettings | Source = None, **options: Unpack[AdapterOptions]) -> None: ...
+
+    @overload
     def __init__(
         self,
-        settings: GuardSettings | Source = None,
+        pool_connections: int,
+        /,
+        pool_maxsize: int = ...,
+        max_retries: Retry | int | None = ...,
+        pool_block: bool = ...,
         *,
+        settings: GuardSettings | Source = None,
+        **options: Unpack[OwnOptions],
+    ) -> None: ...
+
+    def __init__(
+        self,
+        *positional: Any,
+        settings: GuardSettings | Source = None,
         hooks: Iterable[GuardHook] = (),
         lock_registry: LockRegistry | None = None,
         refresh: Callable[[PreparedRequest], object] | None = None,
@@ -79,6 +106,8 @@ class GuardAdapter(HTTPAdapter):
         inner: BaseAdapter | None = None,
         **http_adapter_kwargs: Any,
     ) -> None:
+        settings, stock = split_positional(positional, settings)
+        check_options({"lock_registry": lock_registry}, _CALL)
         self.settings = settings if isinstance(settings, GuardSettings) else load_settings(settings)
         self.hooks = tuple(hooks)
         self.refresh = refresh
@@ -86,7 +115,11 @@ class GuardAdapter(HTTPAdapter):
         self._clock = clock
         self._given_registry = lock_registry
         self._owns_inner = False
-        super().__init__(**http_adapter_kwargs)
+        try:
+            super().__init__(*stock, **http_adapter_kwargs)
+        except TypeError:  # a class that inherits from more than us may take more
+            check_options(http_adapter_kwargs, _CALL)
+            raise
         warn_of_multiplied_sends(self, inner)
         if isinstance(inner, GuardAdapter):
             warn(_NESTED)
@@ -99,11 +132,11 @@ class GuardAdapter(HTTPAdapter):
     def _assemble(self) -> None:
         """Make what cannot be pickled or shared."""
         self.clock: Clock = self._clock or SystemClock()
-        self.interrupts = Interrupts()
+        self.stops = Stops()
         self.scopes = ScopeMemory()
         self.locks: LockRegistry = self._registry()
         self.lengths = LockLengths() if self._clock else _process_lengths()
-        self._crm = re.compile(self.settings.path_pattern)
+        self._tail = tail_finder(self.settings.path_pattern)
         self._warned = False
 
     def _registry(self) -> LockRegistry:
@@ -128,35 +161,44 @@ class GuardAdapter(HTTPAdapter):
             GuardError: A resend failed in transport after other records had their results: see `__cause__`.
             requests.RequestException: As from any adapter.
         """
-        start = self._behind_version(request.url or "")
-        guarded = start >= 0 and not (_nesting.guarded and self._tell_of_nesting())
-        if guarded and self.locks:
+        start = self._tail(request.url or "")
+        if start < 0 or (_nesting.guarded and self._tell_of_nesting()):
+            return self.transmit(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
+        if not isinstance(request, PreparedRequest):
+            raise TypeError(_FOREIGN.format(kind=f"{type(request).__module__}.{type(request).__qualname__}"))
+        token = self.stops.token
+        if self.locks:
             call = self._call(
-                request, start, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
+                request, start, token, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
             )
             if call.known_locked():
                 return call.run_after_verdict()
         response = self.transmit(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
-        body = self.readable(request, response, stream=stream) if guarded else None
+        body = self.readable(request, response, stream=stream)
         if body is None or not marked(body):
             return response
-        call = self._call(request, start, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
+        call = self._call(
+            request, start, token, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
+        )
         return call.run(response, body)
 
+    def guards(self, url: str) -> bool:
+        """Return whether `url` is that of a CRM call, by `path_pattern` and an API version in its path."""
+        return self._tail(url) >= 0
+
     def close(self) -> None:
-        """Close the connections, and end every wait under way (`GiveUpReason.CLOSED`). The adapter stays usable."""
-        self.interrupts.close()
+        """Drop idle connections, as the stock adapter does. Calls under way go on, waiting ones too."""
         super().close()
         if self._owns_inner and self.inner is not None:
             self.inner.close()
-        self._close_registry()
 
-    def retire(self) -> None:
-        """Let go of idle connections and of the lock registry. Calls under way go on, also those that wait."""
-        # A new pool, and not a cleared one: a call that is about to take a connection would fail with the old one.
-        self.proxy_manager = {}
-        self.init_poolmanager(*(getattr(self, name) for name in _POOL))
-        self._close_registry()
+    def stop_waiting(self) -> None:
+        """End the waits of this adapter's calls at once (`GiveUpReason.STOPPED`).
+
+        Each call returns or raises what it has; one that waits before its first send, as its records are known to
+        be locked, is sent once. Calls that begin later wait again. Safe inside a signal handler and in any thread.
+        """
+        self.stops.stop()
 
     def renew(self) -> None:
         """Begin anew in a forked process: its parent's connections and threads are not its own."""
@@ -175,11 +217,10 @@ class GuardAdapter(HTTPAdapter):
 
     @property
     def repeats(self) -> bool:
-        """Whether `max_retries` may send a request more than once: its error tells only of the last try."""
+        """Whether `max_retries` may repeat what CRM may have applied: its error tells only of the last try."""
         if isinstance(self.inner, GuardAdapter):
             return self.inner.repeats
-        retries = getattr(self.inner or self, "max_retries", None)
-        return isinstance(retries, Retry) and (retries.total is None or retries.total > 0)
+        return bool(unsafe_repeats(getattr(self.inner or self, "max_retries", None)))
 
     def transmit(
         self,
@@ -209,23 +250,34 @@ class GuardAdapter(HTTPAdapter):
         response.connection = self  # digest auth sends its second try through this
         return response
 
-    def _call(self, request: PreparedRequest, start: int, **options: Any) -> GuardedCall:
+    def _call(self, request: PreparedRequest, start: int, token: object, **options: Any) -> GuardedCall:
         from crm_guard._conversation import GuardedCall  # noqa: PLC0415 (programs that meet no lock do without)
 
-        return GuardedCall(self, request, options, start)
+        return GuardedCall(self, request, options, start, token)
 
-    def readable(self, request: PreparedRequest, response: Response, *, stream: bool) -> bytes | None:
-        """Return the body if items may be in it; read nothing that is no JSON, or belongs to a successful read."""
-        if response.status_code < _CLIENT_ERROR and request.method in READ_METHODS:
+    def readable(
+        self, request: PreparedRequest, response: Response, *, stream: bool, challenges: bool = False
+    ) -> bytes | None:
+        """Return the body if items may be in it; read nothing that is no JSON, or belongs to a successful read.
+
+        Args:
+            request: What was sent.
+            response: The answer.
+            stream: As in :meth:`send`.
+            challenges: Whether to read a 401 or 407 too. These belong to the session's authentication, which may
+                need the connection that they came by (NTLM).
+        """
+        status = response.status_code
+        if (status < _CLIENT_ERROR and request.method in READ_METHODS) or (
+            status in _CHALLENGES and not challenges
+        ):
             return None
         kind = response.headers.get("Content-Type")
         if kind and "json" not in kind.lower():
             return None
-        return _wire.bounded_body(response, self.settings.max_inspect_bytes, stream=stream)
-
-    def _close_registry(self) -> None:
-        if self._given_registry is None:
-            self.locks.close()
+        # A hook looks at the answer before the session reads it.
+        unread = stream or request.hooks.get("response")
+        return _wire.bounded_body(response, self.settings.max_inspect_bytes, unread=unread)
 
     def _tell_of_nesting(self) -> bool:
         """Warn, once, that another guard is sending through this one, unknown to it. Return True."""
@@ -233,12 +285,6 @@ class GuardAdapter(HTTPAdapter):
             self._warned = True
             warn(_NESTED)
         return True
-
-    def _behind_version(self, url: str) -> int:
-        """Return where the part behind `/crm/v8/` begins, -1 where the URL is no CRM call."""
-        path = url.find("/", 8)  # behind the scheme's own slashes
-        found = self._crm.match(url, path) if path > 0 else None
-        return found.end() if found else -1
 
 
 def _make_registry(settings: GuardSettings, *, own: bool) -> LockRegistry:
@@ -281,15 +327,11 @@ _nesting: Final = _Nesting()
 
 
 def warn_of_multiplied_sends(*layers: BaseAdapter | None) -> bool:
-    """Warn, once, if a layer below the guard would repeat what the guard repeats; tell whether it would."""
-    multiplied = any(_repeats_by_status(layer) for layer in layers)
-    if multiplied:
-        warn(
-            "max_retries repeats requests by status (status_forcelist) under the guard: sends multiply, and a "
-            "write that CRM applied may be sent again. For CRM, use "
-            "Retry(connect=3, read=False, other=0, respect_retry_after_header=False)."
-        )
-    return multiplied
+    """Warn, once, if a layer below the guard repeats by status and may repeat a write; return whether it may."""
+    text = next(filter(None, (warning_about(getattr(layer, "max_retries", None)) for layer in layers)), "")
+    if text:
+        warn(text)
+    return bool(text)
 
 
 def warn(message: str) -> None:
@@ -300,12 +342,3 @@ def warn(message: str) -> None:
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("crm_guard", "requests"):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
-
-
-def _repeats_by_status(layer: BaseAdapter | None) -> bool:
-    retries = getattr(layer, "max_retries", None)
-    return (
-        isinstance(retries, Retry)
-        and bool(retries.status_forcelist)
-        and all(limit is None or limit > 0 for limit in (retries.total, retries.status))
-    )

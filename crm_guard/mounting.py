@@ -6,11 +6,12 @@ import contextlib
 import functools
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack, cast
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 
+from crm_guard._options import check_options
 from crm_guard.adapter import GuardAdapter, warn, warn_of_multiplied_sends
 from crm_guard.settings import GuardSettings, load_settings
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
+    from crm_guard._options import AdapterOptions
     from crm_guard.settings import Source
 
 _DOMAINS: Final = ("com", "eu", "in", "com.au", "jp", "ca", "sa", "com.cn", "uk", "ae", "sg")
@@ -33,13 +35,16 @@ From Zoho's Python SDK (2026); the last three data centres are named by third pa
 _SHARED_POOL: Final = {"pool_maxsize": 32}
 """All threads of a process share one pool; CRM itself takes at most 25 calls at once."""
 
+_SESSION: Final = next(kind for kind in reversed(requests.sessions.Session.__mro__) if "get_adapter" in vars(kind))
+"""The class that `requests` defines: what is called `requests.Session` now may be a subclass, of a cache say."""
+
 
 def mount_guard(
     session: requests.Session,
     prefixes: str | Iterable[str] = CRM_PREFIXES,
     *,
     settings: GuardSettings | Source = None,
-    **adapter_kwargs: Any,
+    **adapter_kwargs: Unpack[AdapterOptions],
 ) -> GuardAdapter:
     """Mount one guard on a session.
 
@@ -59,32 +64,51 @@ def mount_guard(
 
     Raises:
         SettingsError: A setting is unknown or has a value that is not allowed.
+        TypeError: `session` is no `requests.Session`, or an argument is unknown or is a setting.
         ValueError: There is no prefix, or one that is no URL.
     """
-    places = dict(_places(session, _checked(prefixes)))
+    _check_session(session)
+    check_options(adapter_kwargs, "mount_guard(session, ")
+    mounts = _checked(prefixes)
+    places = dict(_places(session, mounts))
     guarded = [adapter for adapter in places.values() if isinstance(adapter, GuardAdapter)]
     if guarded and (settings is not None or adapter_kwargs):
         warn("a guard is mounted there already, and stays as it is; to replace it, mount a new GuardAdapter")
-    if len(guarded) == len(places):
-        return guarded[0]
-    guards = _guards(places.values(), settings, adapter_kwargs)
-    for place, adapter in places.items():
-        session.mount(place, guards[id(adapter)])
-    return guards[id(next(iter(places.values())))]
+    if len(guarded) < len(places):
+        guards = _guards(places.values(), settings, adapter_kwargs)
+        for place, adapter in places.items():
+            session.mount(place, guards[id(adapter)])
+    return cast("GuardAdapter", _in_charge(session, mounts[0]))
+
+
+def _check_session(session: object) -> None:
+    """Refuse a session of another library: it would send through us, fail on the answer, and so lose it."""
+    if isinstance(session, _SESSION):
+        return
+    kind = f"{type(session).__module__}.{type(session).__qualname__}".removeprefix("builtins.")
+    message = (
+        f"session must be a requests.Session, and is a {kind}: a session of another library sends through an "
+        "adapter of requests, but does not understand its answers"
+    )
+    raise TypeError(message)
+
+
+def _in_charge(session: requests.Session, url: str) -> BaseAdapter | None:
+    """Return the adapter that the session itself would choose for a URL in lower case."""
+    return next((found for prefix, found in session.adapters.items() if url.startswith(prefix.lower())), None)
 
 
 def _places(session: requests.Session, mounts: Iterable[str]) -> Iterator[tuple[str, BaseAdapter | None]]:
-    """Yield where to mount, and who is in charge there now; longer prefixes of the session included."""
-    mounted = [(prefix, prefix.lower(), adapter) for prefix, adapter in session.adapters.items()]  # longest first
+    """Yield where to mount, and who is in charge there now; other prefixes of the session behind it included."""
     for mount in mounts:
-        yield mount, next((adapter for _, prefix, adapter in mounted if mount.startswith(prefix)), None)
-        for prefix, lowered, adapter in mounted:
-            if lowered.startswith(mount) and lowered != mount:
+        yield mount, _in_charge(session, mount)
+        for prefix, adapter in session.adapters.items():
+            if prefix.lower().startswith(mount) and prefix != mount:
                 yield prefix, adapter
 
 
 def _guards(
-    adapters: Iterable[BaseAdapter | None], settings: GuardSettings | Source, kwargs: Mapping[str, Any]
+    adapters: Iterable[BaseAdapter | None], settings: GuardSettings | Source, kwargs: AdapterOptions
 ) -> dict[int, GuardAdapter]:
     """Return a guard for each adapter, by its identity: one for all, but for those that become its `inner`."""
     distinct = {id(adapter): adapter for adapter in adapters}
@@ -102,6 +126,9 @@ def _guards(
     return made
 
 
+_Chooser: TypeAlias = "Callable[..., BaseAdapter]"
+
+
 class _Installation:
     """One guard under all sessions, for some prefixes."""
 
@@ -112,14 +139,14 @@ class _Installation:
         self.users = 0
         self._warned = False
 
-    def guard_for(self, adapter: BaseAdapter) -> GuardAdapter:
+    def guard_for(self, url: str, adapter: BaseAdapter) -> GuardAdapter:
         """Return the shared guard; for an adapter that is more than stock, one that sends through it.
 
         That one lives no longer than the call and its response, and so nothing is kept of sessions.
         """
         if _is_stock(adapter) and _is_default(adapter):
             return self.guard
-        if not self._warned:
+        if not self._warned and self.guard.guards(url):
             self._warned = warn_of_multiplied_sends(adapter)
         return self.guard.around(adapter)
 
@@ -143,16 +170,18 @@ class _Handle(contextlib.AbstractContextManager["GuardAdapter"]):
 
 
 class _Hook:
-    """The hook in `requests.Session.get_adapter`, and the installations behind it. Thread-safe.
+    """The hook in `get_adapter` of the session classes, and the installations behind it. Thread-safe.
 
-    It stays harmless where other programs patch `get_adapter` over it, whatever the order of undoing: without
-    installations it passes everything through, and a second layer of it finds a guard, which it leaves alone.
+    It stands wherever `requests.Session` and its bases define that method: a subclass that somebody else has put in
+    the place of `requests.Session` meanwhile, or takes away later, makes no difference. And it stays harmless where
+    other programs patch `get_adapter` over it, whatever the order of undoing: without installations it passes
+    everything through, and a second layer of it finds a guard, which it leaves alone.
     """
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._active: tuple[_Installation, ...] = ()
-        self._originals: dict[Callable[..., BaseAdapter], Callable[..., BaseAdapter]] = {}
+        self._hung: dict[_Chooser, tuple[type[requests.Session], _Chooser]] = {}  # ours -> where, in place of what
 
     def enter(self, *arguments: Any) -> _Installation:
         """Put in an installation, or join the newest one if its arguments are the same."""
@@ -170,7 +199,7 @@ class _Hook:
             if installation.users > 0 or installation not in self._active:
                 return
             self._remove(installation)
-        installation.guard.retire()
+        installation.guard.close()
 
     def pop(self) -> None:
         """Take out the newest installation, whoever uses it."""
@@ -179,7 +208,7 @@ class _Hook:
                 return
             newest = self._active[-1]
             self._remove(newest)
-        newest.guard.retire()
+        newest.guard.close()
 
     def choose(self, url: str, adapter: BaseAdapter) -> BaseAdapter:
         """Return the adapter to use for `url`, where the session alone would use `adapter`."""
@@ -189,7 +218,7 @@ class _Hook:
         lowered = url.lower()
         for installation in reversed(active):
             if lowered.startswith(installation.mounts):
-                return installation.guard_for(adapter)
+                return installation.guard_for(url, adapter)
         return adapter
 
     def renew(self) -> None:
@@ -200,19 +229,31 @@ class _Hook:
 
     def _remove(self, installation: _Installation) -> None:
         self._active = tuple(other for other in self._active if other is not installation)
-        original = None if self._active else self._originals.pop(requests.Session.get_adapter, None)
-        if original is not None:
-            requests.Session.get_adapter = original  # type: ignore[method-assign]
+        if not self._active:
+            self._unhang()
 
     def _hang(self) -> None:
-        original = requests.Session.get_adapter
-        if original not in self._originals:
-            hooked = _hooked(self, original)
-            self._originals[hooked] = original
-            requests.Session.get_adapter = hooked  # type: ignore[method-assign]
+        for kind in _choosing_classes():
+            original = vars(kind)["get_adapter"]
+            if original not in self._hung:
+                hooked = _hooked(self, original)
+                self._hung[hooked] = kind, original
+                kind.get_adapter = hooked  # type: ignore[method-assign]
+
+    def _unhang(self) -> None:
+        for hooked, (kind, original) in list(self._hung.items()):
+            if vars(kind).get("get_adapter") is hooked:  # else it lies under a patch of somebody else
+                kind.get_adapter = original  # type: ignore[method-assign]
+                del self._hung[hooked]
 
 
-def _hooked(hook: _Hook, original: Callable[..., BaseAdapter]) -> Callable[..., BaseAdapter]:
+def _choosing_classes() -> list[type[requests.Session]]:
+    """Return the classes that sessions get `get_adapter` from, as things stand now."""
+    kinds = (*getattr(requests.Session, "__mro__", ()), _SESSION)  # a mock in its place has no bases
+    return [kind for kind in dict.fromkeys(kinds) if "get_adapter" in vars(kind)]
+
+
+def _hooked(hook: _Hook, original: _Chooser) -> _Chooser:
     @functools.wraps(original)
     def get_adapter(self: requests.Session, url: str) -> BaseAdapter:
         return hook.choose(url, original(self, url))
@@ -229,7 +270,7 @@ def install(
     prefixes: str | Iterable[str] = CRM_PREFIXES,
     *,
     settings: GuardSettings | Source = None,
-    **adapter_kwargs: Any,
+    **adapter_kwargs: Unpack[AdapterOptions],
 ) -> contextlib.AbstractContextManager[GuardAdapter]:
     """Guard every session of the process, present and future, `requests.put(...)` and the like included.
 
@@ -252,8 +293,10 @@ def install(
 
     Raises:
         SettingsError: A setting is unknown or has a value that is not allowed.
+        TypeError: An argument is unknown, or is a setting.
         ValueError: There is no prefix, or one that is no URL.
     """
+    check_options(adapter_kwargs, "install(")
     policy = settings if isinstance(settings, GuardSettings) else load_settings(settings)
     return _Handle(_hook.enter(_checked(prefixes), policy, adapter_kwargs))
 
@@ -269,18 +312,23 @@ def uninstall() -> None:
 def _checked(prefixes: str | Iterable[str]) -> tuple[str, ...]:
     """Return prefixes as `requests` compares them, each with its slash at the end."""
     given = [prefixes] if isinstance(prefixes, str) else list(prefixes)
-    wrong = [prefix for prefix in given if "://" not in prefix]
+    wrong = [prefix for prefix in given if prefix.find("://") < 1]
     if wrong or not given:
         message = f"prefixes={prefixes!r} names no place to mount the guard on: give URLs, like {CRM_PREFIXES[0]!r}"
         raise ValueError(message)
-    return tuple(f"{prefix.lower().rstrip('/')}/" for prefix in given)
+    return tuple(map(_closed, given))
+
+
+def _closed(prefix: str) -> str:
+    bare = prefix.lower().rstrip("/")
+    return f"{bare}/" if "://" in bare else f"{bare}//"  # a scheme alone, `https://`, stays as it is
 
 
 _STOCK: Final = HTTPAdapter()
 
 
 def _is_stock(adapter: BaseAdapter | None) -> bool:
-    """Tell whether an adapter is the one of `requests`, and nobody put anything of their own into it."""
+    """Return whether an adapter is the one of `requests`, and nobody put anything of their own into it."""
     return (
         type(adapter) is HTTPAdapter
         and vars(adapter).keys() == vars(_STOCK).keys()
@@ -289,7 +337,7 @@ def _is_stock(adapter: BaseAdapter | None) -> bool:
 
 
 def _is_default(adapter: BaseAdapter) -> bool:
-    """Tell whether a stock adapter was made without arguments, or with such as change nothing."""
+    """Return whether a stock adapter was made without arguments, or with such as change nothing."""
     pool = _pool_of(adapter)
     return pool.pop("max_retries").total == 0 and pool.items() <= _pool_of(_STOCK).items()
 

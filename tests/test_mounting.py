@@ -1,5 +1,6 @@
 """Where the guard sits: under one session, or under all of a process."""
 
+import contextlib
 import copy
 import gc
 import os
@@ -15,7 +16,6 @@ from urllib3 import Retry
 
 from crm_guard import (
     CRM_PREFIXES,
-    GiveUpReason,
     GuardAdapter,
     GuardSettings,
     RecordLockedError,
@@ -27,7 +27,21 @@ from crm_guard import (
 
 ROW = {"data": [{"Company": "Zylker"}]}
 CRM = "https://www.zohoapis.com/"
+LEADS = CRM + "crm/v8/Leads"
+ELSEWHERE = CRM + "books/v3/contacts"
 REPEATING = Retry(3, status_forcelist=(500, 502))
+ONLY_429 = Retry(
+    total=5,
+    connect=3,
+    read=False,
+    other=0,
+    status=5,
+    status_forcelist=[429],
+    allowed_methods=None,
+    backoff_factor=1,
+    raise_on_status=False,
+    respect_retry_after_header=False,
+)
 
 
 class Counting(HTTPAdapter):
@@ -63,7 +77,8 @@ def _nothing_stays():
     """Every test leaves `requests` as it was."""
     before = requests.Session.get_adapter
     yield
-    assert requests.Session.get_adapter is before
+    left, requests.Session.get_adapter = requests.Session.get_adapter, before
+    assert left is before
 
 
 class TestMounting:
@@ -79,7 +94,23 @@ class TestMounting:
         assert session.get_adapter("https://crm.example/crm/v8/Leads") is guard
         assert session.get_adapter("https://crm.example.evil.test/crm/v8/Leads") is not guard
 
-    @pytest.mark.parametrize("prefixes", [(), "", ["www.zohoapis.com"], [CRM, "crm.example"]])
+    @pytest.mark.parametrize("prefix", ["https://", "HTTPS://", ["https:///", CRM]])
+    def test_a_scheme_alone_is_a_prefix_as_requests_has_it(self, session, prefix):
+        places = session.adapters.keys()
+        guard = mount_guard(session, prefix)
+        assert session.get_adapter("https://crm.example/crm/v8/Leads") is guard
+        assert not isinstance(session.get_adapter("http://crm.example/"), GuardAdapter)
+        assert places <= {"https://", "http://", CRM}
+
+    def test_the_guard_that_is_returned_is_the_one_in_use(self, session):
+        session.mount("https://WWW.zohoapis.com/", HTTPAdapter())
+        for prefix in (CRM, "https://"):
+            assert mount_guard(session, prefix) is session.get_adapter(prefix)
+        session.mount("https://www.zohoapis.eu/", Counting())
+        assert mount_guard(session, ["https://", CRM]) is session.get_adapter("https://crm.example/")
+        assert isinstance(session.get_adapter("https://www.zohoapis.eu/"), GuardAdapter)
+
+    @pytest.mark.parametrize("prefixes", [(), "", ["www.zohoapis.com"], [CRM, "crm.example"], "://"])
     @pytest.mark.parametrize("how", [install, lambda prefixes: mount_guard(requests.Session(), prefixes)])
     def test_what_is_no_url_is_refused(self, prefixes, how):
         with pytest.raises(ValueError, match="names no place to mount the guard on"):
@@ -156,9 +187,10 @@ class TestMounting:
             assert [warning.filename for warning in warned] == [__file__]
 
     @pytest.mark.parametrize(
-        "harmless", [3, Retry(3), Retry(0, status_forcelist=(500,)), Retry(3, status=0, status_forcelist=(500,))]
+        "harmless",
+        [3, Retry(3), Retry(0, status_forcelist=(500,)), Retry(3, status=0, status_forcelist=(500,)), ONLY_429],
     )
-    def test_retries_that_repeat_no_status_do_not_warn(self, session, harmless):
+    def test_retries_that_repeat_no_status_or_just_429_do_not_warn(self, session, harmless):
         session.mount("https://", HTTPAdapter(max_retries=harmless))
         mount_guard(session)
 
@@ -176,6 +208,139 @@ class TestMounting:
             guard = mount_guard(session)
             assert guard is not shared
         assert session.get_adapter(CRM) is guard
+
+
+class Foreign:
+    """A session of another library that has learnt from `requests`, like niquests: same methods, no relation."""
+
+    def __init__(self):
+        self.adapters = {}
+
+    def mount(self, prefix, adapter):
+        self.adapters[prefix] = adapter
+
+    def get_adapter(self, url):
+        return next(adapter for prefix, adapter in self.adapters.items() if url.startswith(prefix))
+
+
+class TestSessionsOfOtherLibraries:
+    @pytest.mark.parametrize("session", [Foreign(), requests, requests.Session, None])
+    def test_are_refused_before_anything_is_mounted_or_sent(self, session):
+        with pytest.raises(TypeError, match=r"must be a requests\.Session, and is a ") as caught:
+            mount_guard(session)
+        assert f" {type(session).__qualname__}" in str(caught.value).replace(f"{__name__}.", "")
+        assert not isinstance(session, Foreign) or session.adapters == {}
+
+    def test_a_subclass_is_welcome_and_so_is_a_plain_one_that_a_subclass_hides(self, monkeypatch):
+        class Cached(requests.Session):
+            """What another library may put in the place of `requests.Session`."""
+
+        for kind in (Cached, requests.Session):
+            with kind() as session, monkeypatch.context() as patch:
+                patch.setattr(requests, "Session", Cached)
+                patch.setattr(requests.sessions, "Session", Cached)
+                assert isinstance(mount_guard(session), GuardAdapter)
+
+
+CALLS = {
+    "mount_guard(session, ": lambda **options: mount_guard(requests.Session(), **options),
+    "install(": install,
+    "GuardAdapter(": GuardAdapter,
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+class TestArguments:
+    @pytest.mark.parametrize("field", sorted(set(GuardSettings.__struct_fields__) - {"lock_registry"}))
+    def test_of_a_setting_says_where_it_belongs(self, call, field):
+        value = getattr(GuardSettings(), field)
+        with pytest.raises(TypeError) as caught:
+            CALLS[call](**{field: value})
+        assert str(caught.value) == f'{field} is a setting: {call}settings={{"{field}": {value!r}}})'
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+    def test_that_are_several_settings_are_named_together(self, call):
+        with pytest.raises(TypeError) as caught:
+            CALLS[call](timeout=5, pool_maxsize=2, attempts=3)
+        told = f'timeout and attempts are settings: {call}settings={{"timeout": 5, "attempts": 3}})'
+        assert str(caught.value) == told
+
+    def test_of_a_lock_registry_that_is_a_url_says_so_without_the_password(self, call):
+        with pytest.raises(TypeError, match="lock_registry is a setting") as caught:
+            CALLS[call](lock_registry="redis://:secret@localhost")
+        assert "secret" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("name", "guess"),
+        [
+            ("setings", "Did you mean settings?"),
+            ("pool_maxsiz", "Did you mean pool_maxsize?"),
+            ("timeot", 'Did you mean the setting timeout: {call}settings={{"timeout": ...}})?'),
+            ("xyz", "unknown argument 'xyz'. Allowed: settings, clock, "),
+        ],
+    )
+    def test_that_are_unknown_get_the_closest_name(self, call, name, guess):
+        with pytest.raises(TypeError) as caught:
+            CALLS[call](**{name: 1})
+        assert guess.format(call=call) in str(caught.value)
+
+
+def test_wrong_arguments_are_told_also_where_a_guard_is_mounted_already(session):
+    mount_guard(session)
+    with pytest.raises(TypeError, match="timeout is a setting"):
+        mount_guard(session, timeout=5)
+    with pytest.raises(TypeError, match="Did you mean settings"):
+        mount_guard(session, setings={"timeout": 5})
+
+
+class TestPositionalArguments:
+    def pool(self, guard):
+        state = guard.__getstate__()
+        return tuple(state[f"_pool_{name}"] for name in ("connections", "maxsize", "block"))
+
+    def test_are_those_of_the_stock_adapter_if_the_first_is_a_number(self):
+        guard = GuardAdapter(3, 4, Retry(connect=5), True, settings={"attempts": 6})
+        assert self.pool(guard) == (3, 4, True)
+        assert guard.max_retries.connect == 5
+        assert guard.settings.attempts == 6
+        assert self.pool(GuardAdapter(3, pool_block=True)) == (3, 10, True)
+
+    def test_are_the_settings_otherwise(self, tmp_path):
+        file = tmp_path / "crm.toml"
+        file.write_text("attempts = 6")
+        for settings in (GuardSettings(attempts=6), {"attempts": 6}, file, str(file)):
+            assert GuardAdapter(settings, pool_maxsize=4).settings.attempts == 6
+        assert GuardAdapter(None).settings == GuardAdapter().settings
+
+    def test_beyond_the_settings_are_a_clear_error(self):
+        for more in ((20,), ([print],), (20, 0, True)):
+            with pytest.raises(TypeError, match="GuardAdapter takes either its settings by position"):
+                GuardAdapter(GuardSettings(), *more)
+        with pytest.raises(TypeError, match="its settings twice"):
+            GuardAdapter(GuardSettings(), settings=GuardSettings())
+
+    def test_that_are_given_twice_or_too_many_fail_as_in_the_stock_adapter(self):
+        for adapter in (HTTPAdapter, GuardAdapter):
+            with pytest.raises(TypeError, match="multiple values for argument 'pool_connections'"):
+                adapter(10, pool_connections=10)
+            with pytest.raises(TypeError, match="takes from 1 to 5 positional arguments but 6 were given"):
+                adapter(10, 10, 0, False, None)
+
+    def test_a_switch_is_no_number(self):
+        with pytest.raises(SettingsError, match="source=True"):
+            GuardAdapter(True)
+
+    def test_a_class_that_inherits_from_more_takes_more(self):
+        class Limited(HTTPAdapter):
+            def __init__(self, *args, timeout, **kwargs):
+                self.timeout = timeout
+                super().__init__(*args, **kwargs)
+
+        class Both(GuardAdapter, Limited):
+            pass
+
+        both = Both(settings={"timeout": 9}, timeout=5, pool_maxsize=4)
+        assert (both.timeout, both.settings.timeout, self.pool(both)[1]) == (5, 9, 4)
 
 
 class TestTwoGuards:
@@ -291,13 +456,28 @@ class TestInstalling:
         def choose():
             with requests.Session() as session:
                 session.mount("https://", HTTPAdapter(max_retries=REPEATING))
-                session.get_adapter(CRM)
+                session.get_adapter(LEADS)
 
         with install():
             with pytest.warns(UserWarning, match="status_forcelist") as warned:
                 choose()
             choose()
         assert [warning.filename for warning in warned] == [__file__]
+
+    def test_retries_warn_at_the_first_crm_call_and_not_at_other_urls_of_the_host(self, session):
+        session.mount("https://", HTTPAdapter(max_retries=REPEATING))
+        with install():
+            session.get_adapter(ELSEWHERE)
+            with pytest.warns(UserWarning, match="status 500, 502") as warned:
+                session.get_adapter(LEADS)
+            session.get_adapter(LEADS)
+            session.get_adapter(ELSEWHERE)
+        assert len(warned) == 1
+
+    def test_retries_of_429_alone_do_not_warn(self, session):
+        session.mount("https://", HTTPAdapter(max_retries=ONLY_429))
+        with install():
+            assert session.get_adapter(LEADS).inner.max_retries is ONLY_429
 
     def test_a_thousand_sessions_leave_nothing_behind(self):
         def guards():
@@ -316,14 +496,13 @@ class TestInstalling:
             assert guards() == before
         assert [reference() for reference in references] == [None] * 1000
 
-    def test_closing_the_shared_guard_ends_the_waits_of_all_sessions(self, crm, clock, session, lead):
+    def test_closing_the_shared_guard_ends_no_call(self, crm, clock, session, lead):
         session.mount("http://", Counting())
         with install(crm.url, clock=clock) as guard:
             clock.during_wait = guard.close
             for how in (session, requests):
-                with pytest.raises(RecordLockedError) as caught:
-                    how.put(f"{crm.url}/crm/v8/Leads/{lead}", json=ROW)
-                assert caught.value.reason is GiveUpReason.CLOSED
+                crm.set_state(lead, "zia_vision_validation", locked_for=5.0)
+                assert how.put(f"{crm.url}/crm/v8/Leads/{lead}", json=ROW).status_code == 200
 
     def test_a_session_can_be_copied_and_pickled_meanwhile(self, session):
         with install() as guard:
@@ -420,6 +599,37 @@ class TestUninstalling:
         with install() as guard:
             assert session.get_adapter(CRM) is guard
         assert requests.Session.get_adapter is original
+
+    @pytest.mark.parametrize("last", ["the guard", "the other"])
+    def test_a_class_in_the_place_of_session_makes_no_difference(self, monkeypatch, session, last):
+        """As `requests_cache.install_cache` puts one there, which the tests of clients have for real."""
+
+        class Other(requests.Session):
+            pass
+
+        class Choosy(Other):
+            def get_adapter(self, url):
+                return next(found for prefix, found in self.adapters.items() if url.startswith(prefix))
+
+        own, plain = vars(Choosy)["get_adapter"], requests.Session
+        with Other() as other, Choosy() as choosy:
+            everybody = (session, other, choosy)
+            with contextlib.ExitStack() as installed, monkeypatch.context() as patch:
+                patch.setattr(requests, "Session", Choosy)
+                guard = installed.enter_context(install())
+                assert [found.get_adapter(CRM) for found in everybody] == [guard] * 3
+                if last == "the guard":
+                    patch.undo()
+                    assert [found.get_adapter(CRM) for found in everybody] == [guard] * 3
+                installed.close()
+                assert not any(isinstance(found.get_adapter(CRM), GuardAdapter) for found in everybody)
+        assert vars(Choosy)["get_adapter"] is own
+        assert "get_adapter" not in vars(Other)
+        assert requests.Session is plain
+
+    def test_a_mock_in_the_place_of_session_does_no_harm(self, session):
+        with mock.patch("requests.Session"), install() as guard:
+            assert session.get_adapter(CRM) is guard
 
     def test_a_patch_that_throws_the_hook_away_does_not_keep_it_from_coming_back(self, session):
         original = requests.Session.get_adapter

@@ -1,0 +1,131 @@
+"""The keyword arguments of `GuardAdapter`, `mount_guard`, `install` and `load_settings`: names, types, mix-ups.
+
+Type checkers read the classes; at run time :func:`check_options` says what an argument with a wrong name was meant
+to be.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from requests import PreparedRequest
+    from requests.adapters import BaseAdapter
+    from urllib3 import Retry
+
+    from crm_guard._clock import Clock
+    from crm_guard.events import GuardHook
+    from crm_guard.locks import LockRegistry
+
+
+class StockOptions(TypedDict, total=False):
+    """What `requests.adapters.HTTPAdapter` takes."""
+
+    pool_connections: int
+    pool_maxsize: int
+    max_retries: Retry | int | None
+    pool_block: bool
+
+
+class OwnOptions(TypedDict, total=False):
+    """What `GuardAdapter` takes besides, apart from its settings."""
+
+    hooks: Iterable[GuardHook]
+    lock_registry: LockRegistry | None
+    refresh: Callable[[PreparedRequest], object] | None
+    clock: Clock | None
+    inner: BaseAdapter | None
+
+
+class AdapterOptions(StockOptions, OwnOptions, total=False):
+    """Every keyword argument of `GuardAdapter` but its settings."""
+
+
+class SettingsOptions(TypedDict, total=False):
+    """The fields of `GuardSettings`, each of which may be left out. A test keeps the two alike."""
+
+    attempts: int
+    timeout: float
+    wait_initial: float
+    wait_max: float
+    wait_exp_base: float
+    wait_jitter: float
+    retry_actions: tuple[str, ...]
+    raise_on: Literal["failure", "partial", "never"]
+    hints_in_body: bool
+    diagnose: bool
+    share_locks: bool
+    lock_registry: str
+    wake_at_once: int
+    min_credits: int
+    max_inspect_bytes: int
+    path_pattern: str
+
+
+_NAMES: Final = ("settings", *sorted(AdapterOptions.__optional_keys__))
+_SETTINGS: Final = SettingsOptions.__optional_keys__
+
+
+def split_positional(given: tuple[Any, ...], settings: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the settings, and the stock arguments, of a `GuardAdapter(*given, settings=settings)`.
+
+    Raises:
+        TypeError: More is given by position than settings, or they are given twice.
+    """
+    if not given or (isinstance(given[0], int) and not isinstance(given[0], bool)):
+        return settings, given
+    if len(given) > 1:
+        message = (
+            "GuardAdapter takes either its settings by position and all else by name, or what HTTPAdapter does, "
+            "a number first: pool_connections, pool_maxsize, max_retries, pool_block"
+        )
+        raise TypeError(message)
+    if settings is not None:
+        message = "GuardAdapter got its settings twice, by position and by name"
+        raise TypeError(message)
+    return given[0], ()
+
+
+def check_options(given: Mapping[str, Any], call: str) -> None:
+    """Refuse keyword arguments that the guard does not have.
+
+    Args:
+        given: The arguments.
+        call: The call up to where `settings=` could stand, like `"mount_guard(session, "`.
+
+    Raises:
+        TypeError: One of them is a setting, or unknown. The text says what to write instead.
+    """
+    misplaced = {name: value for name, value in given.items() if _is_setting(name, value)}
+    if misplaced:
+        are = "is a setting" if len(misplaced) == 1 else "are settings"
+        message = f"{' and '.join(misplaced)} {are}: {call}settings={_shown(misplaced)})"
+        raise TypeError(message) from None
+    for name in given:
+        if name not in _NAMES:
+            raise TypeError(_unknown(name, call)) from None
+
+
+def _is_setting(name: str, value: object) -> bool:
+    """Return whether an argument belongs into the settings: of `lock_registry`, only a URL does."""
+    return name in _SETTINGS and (name not in _NAMES or isinstance(value, str))
+
+
+def _shown(settings: Mapping[str, Any]) -> str:
+    """Return settings as Python, without a password that a URL of the lock registry may hold."""
+    values = {name: "..." if name == "lock_registry" else repr(value) for name, value in settings.items()}
+    return "{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}"
+
+
+def _unknown(name: str, call: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it
+
+    close = get_close_matches(name, (*_NAMES, *sorted(_SETTINGS)), n=1)
+    guess = "".join(f" Did you mean {_spelled(meant, call)}?" for meant in close)
+    return f"{call}{name}=...): unknown argument {name!r}.{guess} Allowed: {', '.join(_NAMES)}"
+
+
+def _spelled(name: str, call: str) -> str:
+    return name if name in _NAMES else f'the setting {name}: {call}settings={{"{name}": ...}})'

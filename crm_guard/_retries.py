@@ -1,0 +1,78 @@
+"""What urllib3 repeats on its own (`max_retries`), below the guard: may it apply a write twice?
+
+CRM refuses a call as a whole with 429, and what never left was not applied. All else may have been: an answer that
+is lost, a 5xx, a TLS error in the middle. The rules are those of `urllib3.Retry`, 2.2 to 2.8.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from urllib3 import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_REFUSED: Final = 429
+_WRITES: Final = ("POST", "PUT", "PATCH", "DELETE")
+_CODES_SHOWN: Final = 4
+
+
+def unsafe_repeats(policy: object) -> list[str]:
+    """Return for which causes a policy may send a write again that CRM may have applied; none: it is safe.
+
+    Args:
+        policy: The `max_retries` of an adapter, as `requests` takes it; of anything else nothing is known.
+    """
+    if isinstance(policy, int):
+        policy = Retry(policy)
+    if not isinstance(policy, Retry) or not _left(policy.total):
+        return []
+    return [*_statuses(policy), *_errors(policy)]
+
+
+def warning_about(policy: object) -> str:
+    """Return what to say of a policy that repeats by status and is unsafe; empty for all others."""
+    if not isinstance(policy, Retry) or not policy.status_forcelist or not _left(policy.status):
+        return ""
+    causes = ", ".join(unsafe_repeats(policy))
+    return causes and (
+        f"max_retries may send a write again that CRM applied: it repeats after {causes}. "
+        "Retry(connect=3, read=False, other=0, respect_retry_after_header=False) repeats only what never left; "
+        "for 429, which CRM applies nothing of, add status=5, status_forcelist=[429], allowed_methods=None, "
+        "backoff_factor=1, raise_on_status=False."
+    )
+
+
+def _statuses(policy: Retry) -> Iterator[str]:
+    if not _left(policy.status):
+        return
+    codes = {*policy.status_forcelist, *policy.RETRY_AFTER_STATUS_CODES} - {_REFUSED}
+    forced = {code for code in codes if _repeats(policy, code)}
+    asked = {code for code in codes - forced if _repeats(policy, code, has_retry_after=True)}
+    if forced:
+        yield f"status {_shown(forced)} (status_forcelist)"
+    if asked:
+        yield f"status {_shown(asked)} with Retry-After (respect_retry_after_header)"
+
+
+def _repeats(policy: Retry, code: int, *, has_retry_after: bool = False) -> bool:
+    return any(policy.is_retry(method, code, has_retry_after) for method in _WRITES)
+
+
+def _errors(policy: Retry) -> Iterator[str]:
+    methods = policy.allowed_methods  # urllib3 takes an empty collection for all methods
+    if _left(policy.read) and (not methods or any(method in methods for method in _WRITES)):
+        yield f"read errors (read={policy.read})"
+    if _left(policy.other):  # of any method
+        yield f"TLS and proxy errors (other={policy.other})"
+
+
+def _left(limit: int | None) -> bool:
+    """Return whether a counter of a policy lets it repeat: None is no limit of its own, False is 0."""
+    return limit is None or limit > 0
+
+
+def _shown(codes: set[int]) -> str:
+    names = sorted(map(str, codes))
+    return ", ".join(names[:_CODES_SHOWN]) + (", ..." if len(names) > _CODES_SHOWN else "")
