@@ -78,6 +78,7 @@ class GuardedCall:
         self._waits = self._paced()
         self._began: float | None = None
         self._waited = 0.0
+        self._asleep: float | None = None  # since when it sleeps, if it does
         self._spent = 1
         self._in_flight = False
         self._token = token
@@ -377,11 +378,14 @@ class GuardedCall:
         self._waiter.verdict(locked=locked, free=free)
 
     def _sleep(self, waiter: Waiter, keys: Collection[str], delay: float, deadline: float) -> frozenset[str]:
-        started = self._adapter.clock.now()
+        self._asleep = self._adapter.clock.now()
         try:
             return waiter.wait(keys, delay, deadline)
         finally:
-            self._waited += self._adapter.clock.now() - started
+            self._waited, self._asleep = self._waited_so_far(), None
+
+    def _waited_so_far(self) -> float:
+        return self._waited + (self._adapter.clock.now() - self._asleep if self._asleep is not None else 0.0)
 
     def _begin(self) -> float:
         """Return the instant at which the call's budget ends; it starts with the first refusal or wait."""
@@ -444,7 +448,7 @@ class GuardedCall:
             path=self._shown_path,
             record_ids=tuple(name for record_id in ids if (name := shown_id(record_id))),
             records=len(ids),
-            waited=self._waited,
+            waited=self._waited_so_far(),
             code=harmless_state(code) or "",
             action=harmless_state(action),
             error=replace(error, message="") if error else None,

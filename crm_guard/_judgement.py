@@ -152,8 +152,15 @@ def failed_as_a_whole(answer: Answer[Any], call: Call) -> bool:
     if envelope.composite or any(item.succeeded for item in envelope.items):
         return False
     if call.ids is None or call.names_one:
-        return envelope.bare and not envelope.guarded and not call.route.names_record
+        return envelope.bare and not envelope.guarded and not _names_record(call)
     return _tells_of_less(call, envelope)
+
+
+def _names_record(call: Call) -> bool:
+    """Return whether the path names a record: `settings/variables` looks as if it did."""
+    route = call.route
+    known = route.endpoint.family is not Family.OTHER or route.external
+    return route.names_record and (known or (route.record_id or "").isdecimal())
 
 
 def _tells_of_less(call: Call, envelope: Envelope) -> bool:
@@ -180,7 +187,7 @@ def _completed(answer: Answer[Any], judge: Judge, outcomes: tuple[RecordOutcome,
     call = judge.call
     if not failed_as_a_whole(answer, call):
         return outcomes
-    if not call.ids or (call.names_one and not call.route.names_record):
+    if not call.ids or (call.names_one and not _names_record(call)):
         return ()
     causes = _causes(answer, call, outcomes)
     items = answer.envelope.items if answer.envelope is not None else ()

@@ -305,7 +305,7 @@ def hint_for_follow_up(error: str, status: int | None, retry_after: float | None
         retry_after: Seconds that the answer asks to wait, else None.
     """
     advice = {
-        None: "Once the connection works again,",
+        None: "Once that is resolved,",
         401: "Renew the access token (`refresh=` does it before each resend),",
         429: "Wait for a minute," if retry_after is None else f"Wait for {retry_after:g} s,",
     }.get(status, "Resolve that first,")

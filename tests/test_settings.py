@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import enum
+import inspect
 import itertools
 import json
 import math
@@ -80,11 +81,8 @@ BAD: dict[str, list[Any]] = {
     "max_inspect_bytes": NOT_COUNTS,
     "path_pattern": ["", "(", "a{99999999999999999999}", None, 5, b"/crm/", ["/crm/"]],
 }
-BAD_CASES = [
-    pytest.param(name, value, id=f"{name}-{number}")
-    for name, values in BAD.items()
-    for number, value in enumerate(values)
-]
+# The constructor meets all of them, each other way in the first and the last of every field.
+SOME_BAD = [(name, value) for name, values in BAD.items() for value in (values[0], values[-1])]
 BAD_TEXTS = {
     "attempts": ["", " ", "0", "-1", "1.5", "many", "true", "nan"],
     "timeout": ["", "-1", "nan", "inf", "2m", "1e300", "true"],
@@ -103,7 +101,6 @@ BAD_TEXTS = {
     "max_inspect_bytes": ["", "-1", "8MiB"],
     "path_pattern": ["", "["],
 }
-BAD_TEXT_CASES = [(name, text) for name, texts in BAD_TEXTS.items() for text in texts]
 FIELDS = [field.name for field in msgspec.structs.fields(GuardSettings)]
 DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(GuardSettings)}
 URL_WITH_PASSWORD = "rediss://guard:hunter2@cache.example:6380/3"
@@ -137,9 +134,9 @@ class TestEveryFieldIsCoveredHere:
             assert type(default) is type(EXAMPLES[name][1]), name
             assert default != EXAMPLES[name][1], name
 
-    @pytest.mark.parametrize("name", FIELDS)
-    def test_every_field_is_documented(self, name: str) -> None:
-        assert f"\n        {name}: " in str(GuardSettings.__doc__)
+    def test_every_field_is_documented(self) -> None:
+        text = str(inspect.getdoc(GuardSettings))  # which takes the indentation away that Python 3.13 drops itself
+        assert [name for name in FIELDS if f"\n    {name}: " not in text] == []
 
 
 class TestDefaults:
@@ -171,15 +168,16 @@ class TestDefaults:
 
 
 class TestConstructor:
-    @pytest.mark.parametrize(("name", "value"), BAD_CASES)
-    def test_bad_value_is_refused_with_field_and_rule(self, name: str, value: Any) -> None:
-        text = refusal(GuardSettings, **{name: value})
-        assert text.startswith(f"{name}=")
-        assert " has to be " in text
-
     @pytest.mark.parametrize("name", FIELDS)
-    def test_good_value_is_kept(self, name: str) -> None:
-        assert getattr(GuardSettings(**{name: EXAMPLES[name][1]}), name) == EXAMPLES[name][1]
+    def test_bad_value_is_refused_with_field_and_rule(self, name: str) -> None:
+        for value in BAD[name]:
+            text = refusal(GuardSettings, **{name: value})
+            assert text.startswith(f"{name}=")
+            assert " has to be " in text
+
+    def test_good_value_is_kept(self) -> None:
+        for name, (_, value) in EXAMPLES.items():
+            assert getattr(GuardSettings(**{name: value}), name) == value
 
     def test_text_names_field_value_and_what_is_allowed(self) -> None:
         assert refusal(GuardSettings, attempts=0) == "attempts=0 has to be a whole number, 1 or more"
@@ -262,17 +260,26 @@ class TestTypesAreNormalised:
 
 
 class TestOtherWaysIn:
-    @pytest.mark.parametrize(("name", "value"), BAD_CASES)
-    def test_replace_refuses_a_bad_value(self, name: str, value: Any) -> None:
-        assert refusal(msgspec.structs.replace, GuardSettings(), **{name: value}).startswith(f"{name}=")
+    def test_replace_takes_a_good_value(self) -> None:
+        for name, (_, value) in EXAMPLES.items():
+            assert msgspec.structs.replace(GuardSettings(), **{name: value}) == GuardSettings(**{name: value})
+
+    def test_replace_refuses_a_bad_value(self) -> None:
+        for name, value in SOME_BAD:
+            assert refusal(msgspec.structs.replace, GuardSettings(), **{name: value}).startswith(f"{name}=")
 
     def test_replace_checks_fields_against_each_other(self) -> None:
         assert "wait_initial=9.0" in refusal(msgspec.structs.replace, GuardSettings(), wait_initial=9)
 
-    @pytest.mark.parametrize(("name", "value"), BAD_CASES)
-    def test_convert_refuses_a_bad_value(self, name: str, value: Any) -> None:
-        with pytest.raises(msgspec.ValidationError):
-            msgspec.convert({name: value}, GuardSettings)
+    def test_convert_takes_a_good_value(self) -> None:
+        for name, (_, value) in EXAMPLES.items():
+            assert msgspec.convert({name: value}, GuardSettings) == GuardSettings(**{name: value})
+
+    @pytest.mark.parametrize("name", FIELDS)
+    def test_convert_refuses_a_bad_value(self, name: str) -> None:
+        for value in (BAD[name][0], BAD[name][-1]):
+            with pytest.raises(msgspec.ValidationError):
+                msgspec.convert({name: value}, GuardSettings)
 
     def test_convert_carries_our_error_for_what_types_cannot_say(self) -> None:
         with pytest.raises(msgspec.ValidationError, match=r"at least wait_initial=3\.0") as caught:
@@ -292,9 +299,9 @@ class TestValueObject:
         with pytest.raises(AttributeError):
             settings.attempts = 2  # type: ignore[misc]
 
-    @pytest.mark.parametrize("name", FIELDS)
-    def test_settings_differ_as_soon_as_one_field_does(self, name: str) -> None:
-        assert GuardSettings(**{name: EXAMPLES[name][1]}) != GuardSettings()
+    def test_settings_differ_as_soon_as_one_field_does(self) -> None:
+        for name, (_, value) in EXAMPLES.items():
+            assert GuardSettings(**{name: value}) != GuardSettings()
 
     def test_equal_settings_are_one_key(self) -> None:
         assert len({GuardSettings(timeout=3), GuardSettings(timeout=3.0), GuardSettings()}) == 2
@@ -367,19 +374,19 @@ class TestWaits:
 
 
 class TestEnvironment:
-    @pytest.mark.parametrize("name", FIELDS)
-    def test_each_variable_alone_sets_its_own_field_and_no_other(self, name: str) -> None:
-        text, value = EXAMPLES[name]
-        settings = load(env={f"CRM_GUARD_{name.upper()}": text})
-        assert settings == GuardSettings(**{name: value})
-        assert type(getattr(settings, name)) is type(value)
+    def test_each_variable_alone_sets_its_own_field_and_no_other(self) -> None:
+        for name, (text, value) in EXAMPLES.items():
+            settings = load(env={f"CRM_GUARD_{name.upper()}": text})
+            assert settings == GuardSettings(**{name: value})
+            assert type(getattr(settings, name)) is type(value)
 
-    @pytest.mark.parametrize(("name", "text"), BAD_TEXT_CASES)
-    def test_bad_value_is_refused_with_variable_value_and_rule(self, name: str, text: str) -> None:
+    @pytest.mark.parametrize("name", FIELDS)
+    def test_bad_value_is_refused_with_variable_value_and_rule(self, name: str) -> None:
         variable = f"CRM_GUARD_{name.upper()}"
-        message = refusal(load, env={variable: text})
-        assert message.startswith(f"environment variable {variable}: {name}=")
-        assert " has to be " in message
+        for text in BAD_TEXTS[name]:
+            message = refusal(load, env={variable: text})
+            assert message.startswith(f"environment variable {variable}: {name}=")
+            assert " has to be " in message
 
     @pytest.mark.parametrize("text", ["1", "true", "TRUE", "yes", "Yes", "on", " on "])
     def test_switch_is_on(self, text: str) -> None:
@@ -437,15 +444,13 @@ class TestEnvironment:
 
 
 class TestMapping:
-    @pytest.mark.parametrize("spelled", [str.lower, str.upper])
-    @pytest.mark.parametrize("name", FIELDS)
-    def test_key_in_lower_or_upper_case_sets_its_field(self, name: str, spelled: Any) -> None:
-        value = EXAMPLES[name][1]
-        assert load({spelled(name): value}) == GuardSettings(**{name: value})
+    def test_key_in_lower_or_upper_case_sets_its_field(self) -> None:
+        for name, (_, value) in EXAMPLES.items():
+            assert load({name: value}) == load({name.upper(): value}) == GuardSettings(**{name: value})
 
-    @pytest.mark.parametrize(("name", "value"), BAD_CASES)
-    def test_bad_value_is_refused_with_origin_and_field(self, name: str, value: Any) -> None:
-        assert refusal(load, {name: value}).startswith(f"mapping: {name}=")
+    def test_bad_value_is_refused_with_origin_and_field(self) -> None:
+        for name, value in SOME_BAD:
+            assert refusal(load, {name: value}).startswith(f"mapping: {name}=")
 
     @pytest.mark.parametrize("key", ["timeuot", "TIMEUOT", "Timeout", "CRM_GUARD_TIMEOUT"])
     def test_unknown_key_is_refused_with_the_right_one(self, key: str) -> None:
@@ -473,40 +478,35 @@ class TestMapping:
 
 class TestFile:
     @pytest.mark.parametrize("header", ["", "[tool.crm_guard]\n"])
-    @pytest.mark.parametrize("name", FIELDS)
-    def test_file_sets_each_field(self, tmp_path: Path, name: str, header: str) -> None:
-        value = EXAMPLES[name][1]
-        path = written(tmp_path, f"{header}{name} = {json.dumps(value)}\n")
-        assert load(path) == GuardSettings(**{name: value})
-        assert load(str(path)) == load(path)
+    def test_file_sets_each_field(self, tmp_path: Path, header: str) -> None:
+        for name, (_, value) in EXAMPLES.items():
+            path = written(tmp_path, f"{header}{name} = {json.dumps(value)}\n")
+            assert load(path) == load(str(path)) == GuardSettings(**{name: value})
 
-    @pytest.mark.parametrize(
-        ("line", "name"),
-        [
-            ("attempts = 0", "attempts"),
-            ("attempts = true", "attempts"),
-            ('attempts = "3"', "attempts"),
-            ("timeout = nan", "timeout"),
-            ("timeout = inf", "timeout"),
-            ("wait_initial = 0.0", "wait_initial"),
-            ("wait_max = -1", "wait_max"),
-            ("wait_exp_base = 0.5", "wait_exp_base"),
-            ("wait_jitter = 1.5", "wait_jitter"),
-            ('retry_actions = "a"', "retry_actions"),
-            ("raise_on = 2026-11-01", "raise_on"),
-            ("hints_in_body = 1", "hints_in_body"),
-            ('diagnose = "no"', "diagnose"),
-            ("share_locks = []", "share_locks"),
-            ('lock_registry = "disk"', "lock_registry"),
-            ("wake_at_once = 1.0", "wake_at_once"),
-            ("min_credits = -1", "min_credits"),
-            ("max_inspect_bytes = -1", "max_inspect_bytes"),
-            ("path_pattern = '('", "path_pattern"),
-        ],
-    )
-    def test_bad_value_is_refused_with_path_and_field(self, tmp_path: Path, line: str, name: str) -> None:
-        path = written(tmp_path, line)
-        assert refusal(load, path).startswith(f"file {path}: {name}=")
+    def test_bad_value_is_refused_with_path_and_field(self, tmp_path: Path) -> None:
+        for line in (
+            "attempts = 0",
+            "attempts = true",
+            'attempts = "3"',
+            "timeout = nan",
+            "timeout = inf",
+            "wait_initial = 0.0",
+            "wait_max = -1",
+            "wait_exp_base = 0.5",
+            "wait_jitter = 1.5",
+            'retry_actions = "a"',
+            "raise_on = 2026-11-01",
+            "hints_in_body = 1",
+            'diagnose = "no"',
+            "share_locks = []",
+            'lock_registry = "disk"',
+            "wake_at_once = 1.0",
+            "min_credits = -1",
+            "max_inspect_bytes = -1",
+            "path_pattern = '('",
+        ):
+            path, name = written(tmp_path, line), line.partition(" = ")[0]
+            assert refusal(load, path).startswith(f"file {path}: {name}=")
 
     def test_unknown_key_is_refused_with_path_and_the_right_one(self, tmp_path: Path) -> None:
         path = written(tmp_path, "[tool.crm_guard]\nwait_maximum = 3\n")
@@ -556,13 +556,13 @@ class TestFile:
 
 
 class TestOverrides:
-    @pytest.mark.parametrize("name", FIELDS)
-    def test_each_argument_sets_its_field(self, name: str) -> None:
-        assert load(**{name: EXAMPLES[name][1]}) == GuardSettings(**{name: EXAMPLES[name][1]})
+    def test_each_argument_sets_its_field(self) -> None:
+        for name, (_, value) in EXAMPLES.items():
+            assert load(**{name: value}) == GuardSettings(**{name: value})
 
-    @pytest.mark.parametrize(("name", "value"), BAD_CASES)
-    def test_bad_argument_is_refused_with_origin_and_field(self, name: str, value: Any) -> None:
-        assert refusal(load, **{name: value}).startswith(f"argument: {name}=")
+    def test_bad_argument_is_refused_with_origin_and_field(self) -> None:
+        for name, value in SOME_BAD:
+            assert refusal(load, **{name: value}).startswith(f"argument: {name}=")
 
     def test_unknown_argument_is_refused_with_the_right_one(self) -> None:
         text = refusal(load, atempts=3)
@@ -626,10 +626,10 @@ class TestOrigins:
     def test_mapping_is_named_as_the_place(self) -> None:
         assert origins({"DIAGNOSE": False}, env={})["diagnose"] == (False, "mapping")
 
-    @pytest.mark.parametrize("name", FIELDS)
-    def test_values_are_those_that_loading_uses(self, name: str) -> None:
-        env = {ENV_PREFIX + name.upper(): EXAMPLES[name][0]}
-        assert origins(env=env)[name][0] == getattr(load(env=env), name)
+    def test_values_are_those_that_loading_uses(self) -> None:
+        env = {ENV_PREFIX + name.upper(): text for name, (text, _) in EXAMPLES.items()}
+        shown = {name: value for name, (value, _) in origins(env=env).items()}
+        assert shown == msgspec.structs.asdict(load(env=env))
 
     def test_what_loading_refuses_is_refused(self) -> None:
         assert "wait_max=0.5" in refusal(origins, env={}, wait_max=0.5)

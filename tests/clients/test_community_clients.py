@@ -6,7 +6,7 @@ import pytest
 
 from crm_guard import NotApprovedError, install, mount_guard
 
-WHY = "needs the community clients: pip install 'crm-guard[clients]'"
+WHY = "needs the community clients: .venv/bin/pip install -e '.[clients]'"
 
 
 class TestZohoCrmConnector:

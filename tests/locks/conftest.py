@@ -119,7 +119,7 @@ def redis_server(folder, *arguments):
     if shutil.which("redis-server") is None:
         if os.environ.get("CI"):
             pytest.fail("redis-server is missing: CI has to install it")
-        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+        pytest.skip("needs redis-server: apt-get install redis-server")
     server = RedisServer(folder, *arguments)
     try:
         yield server

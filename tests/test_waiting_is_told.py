@@ -1,0 +1,174 @@
+"""Nobody waits in silence: events and log lines of calls that wait for another call's answer."""
+
+import logging
+import threading
+
+import pytest
+import requests
+
+from crm_guard import GiveUpReason, GuardAdapter, GuardSettings, NotApprovedError, RecordLockedError
+from crm_guard.locks import MemoryLockRegistry
+from crm_guard.simulator import Simulator
+
+ROW = {"data": [{"Company": "Zylker"}]}
+
+
+class Steps:
+    """A clock that time passes on only when it is told to; `asleep` is set while somebody sleeps on it."""
+
+    def __init__(self):
+        self.seconds, self.condition, self.sleepers = 0.0, threading.Condition(), 0
+
+    def __call__(self):
+        return self.seconds
+
+    now = __call__
+
+    def wait(self, event, timeout):
+        due = self.seconds + timeout
+        with self.condition:
+            self.sleepers += 1
+            self.condition.notify_all()
+        while self.seconds < due and not event.wait(0.002):
+            pass
+        with self.condition:
+            self.sleepers -= 1
+        return event.is_set()
+
+    def pass_on(self, seconds, sleepers=1):
+        """Let time pass once so many threads sleep."""
+        with self.condition:
+            assert self.condition.wait_for(lambda: self.sleepers >= sleepers, 20)
+            self.seconds += seconds
+
+
+@pytest.fixture
+def steps():
+    return Steps()
+
+
+@pytest.fixture
+def stepped_crm(steps):
+    with Simulator(clock=steps) as crm:
+        yield crm
+
+
+class Writer:
+    """A call in a thread of its own that notes its events."""
+
+    def __init__(self, crm, steps, registry, lead, **policy):
+        self.events, self.result, self.told = [], [], threading.Condition()
+        settings = GuardSettings(**{"wait_initial": 3.0, "wait_max": 3.0, "wait_jitter": 0.0, **policy})
+        self.adapter = GuardAdapter(settings, clock=steps, lock_registry=registry, hooks=[self.hear])
+        self.url = f"{crm.url}/crm/v8/Leads/{lead}"
+        self.thread = threading.Thread(target=self.write, daemon=True)
+        self.thread.start()
+
+    def hear(self, event):
+        with self.told:
+            self.events.append(event)
+            self.told.notify_all()
+
+    def write(self):
+        with requests.Session() as session:
+            session.mount("http://", self.adapter)
+            try:
+                self.result.append(session.put(self.url, json=ROW).status_code)
+            except RecordLockedError as error:
+                self.result.append(error.reason)
+
+    def heard(self, kind, count=1):
+        """Wait until so many events of a kind have come; return them."""
+        with self.told:
+            assert self.told.wait_for(lambda: len([e for e in self.events if e.kind == kind]) >= count, 20)
+            return [event for event in self.events if event.kind == kind]
+
+    def finished(self):
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        return self.result[0]
+
+
+class TestACallOnARecordThatIsKnownToBeLocked:
+    def test_tells_of_its_wait_before_it_sends_anything(self, stepped_crm, steps, caplog):
+        registry, lead = MemoryLockRegistry(), stepped_crm.add_record("Leads", locked_for=2.0)
+        first = Writer(stepped_crm, steps, registry, lead)
+        first.heard("waiting")
+        with caplog.at_level(logging.DEBUG, "crm_guard"):
+            second = Writer(stepped_crm, steps, registry, lead)
+            (waiting,) = second.heard("waiting")
+            assert len(stepped_crm.calls) == 1
+        assert [event.kind for event in second.events] == ["locked", "waiting"]
+        assert (waiting.record_ids, waiting.records, waiting.code) == ((lead,), 1, "RECORD_LOCKED")
+        assert (waiting.attempt, waiting.delay) == (0, 3.0)
+        line = f"PUT /crm/v8/Leads/{lead}: waiting, 1 record ({lead}) RECORD_LOCKED, attempt 0, waited 0.0 s, next"
+        assert line in caplog.text
+        steps.pass_on(3.0, sleepers=2)
+        assert (first.finished(), second.finished()) == (200, 200)
+        assert [event.kind for event in second.events] == ["locked", "waiting", "unlocked"]
+        assert second.events[-1].waited == 3.0
+
+    def test_that_is_refused_all_the_same_tells_of_its_own_wait_too(self, stepped_crm, steps):
+        registry, lead = MemoryLockRegistry(), stepped_crm.add_record("Leads", locked_for=1000.0)
+        first = Writer(stepped_crm, steps, registry, lead, timeout=4.0)
+        first.heard("waiting")
+        second = Writer(stepped_crm, steps, registry, lead, timeout=60.0)
+        second.heard("waiting")
+        steps.pass_on(3.0, sleepers=2)
+        assert first.finished() is GiveUpReason.TIMEOUT
+        steps.pass_on(1.0)
+        second.heard("waiting", 2)  # it asks now, in the place of the first
+        steps.pass_on(2.0)
+        second.heard("waiting", 3)
+        second.adapter.stop_waiting()
+        assert second.finished() is GiveUpReason.STOPPED
+        told = [(event.kind.value, event.attempt) for event in second.events]
+        assert told[:5] == [("locked", 0), ("waiting", 0), ("waiting", 0), ("locked", 1), ("waiting", 1)]
+        assert told[-1] == ("gave_up", 1)
+
+    def test_is_told_again_while_it_outlasts_what_was_announced(self, stepped_crm, steps):
+        registry, lead = MemoryLockRegistry(), stepped_crm.add_record("Leads", locked_for=1000.0)
+        first = Writer(stepped_crm, steps, registry, lead, attempts=1000, timeout=1000.0)
+        first.heard("waiting")
+        second = Writer(stepped_crm, steps, registry, lead, attempts=1000, timeout=1000.0)
+        second.heard("waiting")
+        for number in range(2, 6):
+            steps.pass_on(3.0, sleepers=2)
+            first.heard("waiting", number)
+            steps.pass_on(1.0, sleepers=2)  # what it was told is over by much
+            second.heard("waiting", number)
+            steps.pass_on(-1.0, sleepers=2)
+        assert [event.attempt for event in second.heard("waiting")] == [0] * 5
+        waited = [event.waited + event.delay for event in second.heard("waiting")]
+        first.adapter.stop_waiting()
+        second.adapter.stop_waiting()
+        assert {first.finished(), second.finished()} == {GiveUpReason.STOPPED}
+        assert waited == sorted(waited)
+
+
+class TestTheLine:
+    def test_of_a_refusal_names_record_code_and_case(self, crm, guard, leads, caplog):
+        lead = crm.add_record("Leads", state="zia_vision_rejected")
+        with caplog.at_level(logging.INFO, "crm_guard"), pytest.raises(NotApprovedError):
+            guard().put(f"{leads}/{lead}", json=ROW)
+        assert f"blocked, 1 record ({lead}) NOT_APPROVED zia_rejected, attempt 1" in caplog.text
+
+    def test_of_a_batch_has_one_for_each_reason(self, crm, guard, leads, events):
+        states = ["zia_vision_rejected", "zia_vision_pending", "record_locking", "zia_vision_rejected", "approved"]
+        ids = [crm.add_record("Leads", state=state) for state in states]
+        guard().put(leads, json={"data": [{"id": lead, "Company": "Z"} for lead in ids]})
+        blocked = {
+            (event.code, event.action, event.case): event.record_ids for event in events if event.kind == "blocked"
+        }
+        assert blocked == {
+            ("NOT_APPROVED", None, "zia_rejected"): (ids[0], ids[3]),
+            ("NOT_APPROVED", None, "zia_record_approval"): (ids[1],),
+            ("RECORD_LOCKED", "record_locking", None): (ids[2],),
+        }
+
+    def test_of_a_wait_names_the_records_that_wait(self, crm, guard, leads, events):
+        ids = [crm.add_record("Leads", refusals=count or None) for count in (0, 1, 2)]
+        guard().put(leads, json={"data": [{"id": lead, "Company": "Z"} for lead in ids]})
+        waiting = [event for event in events if event.kind == "waiting"]
+        assert [event.record_ids for event in waiting] == [tuple(ids[1:]), tuple(ids[2:])]
+        assert {(event.code, event.action) for event in waiting} == {("RECORD_LOCKED", "zia_vision_processing")}
