@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 _CRM: Final = r"/crm(?:/[^/?#]+)?/v\d+(?:\.\d+)?/"
 _ANYWHERE: Final = re.compile(rf"(?:/[^/?#]+)*?{_CRM}")
 _VERSION_ALONE: Final = re.compile(r"(?:/[^/?#]+)*?/v\d+(?:\.\d+)?/")
-_USUAL: Final = re.compile(rf"[^:/?#]+://[^/?#]*{_CRM}")  # what DEFAULT_PATH_PATTERN allows, in one step
-_SCHEME: Final = len("https://")
+_ORIGIN: Final = r"[^:/?#]+://[^/?#]*"
+_BEFORE_PATH: Final = re.compile(rf"(?:{_ORIGIN})?")
+_USUAL: Final = re.compile(_ORIGIN + _CRM)  # what DEFAULT_PATH_PATTERN allows, in one step
 
 
 def tail_finder(path_pattern: str) -> Callable[[str], int]:
@@ -30,8 +31,8 @@ def tail_finder(path_pattern: str) -> Callable[[str], int]:
     allowed = re.compile(path_pattern)
 
     def find(url: str) -> int:
-        path = url.find("/", _SCHEME)
-        if path < 0 or not allowed.match(url, path):
+        path = _path_start(url)
+        if not allowed.match(url, path):
             return -1
         found = _ANYWHERE.match(url, path) or _VERSION_ALONE.match(url, path)  # a gateway may leave out `/crm`
         return found.end() if found else -1
@@ -41,14 +42,18 @@ def tail_finder(path_pattern: str) -> Callable[[str], int]:
 
 def tail_of(address: str) -> int:
     """Return the offset just past the API version of a URL, or of a path, -1 if there is none."""
-    path = address.find("/", _SCHEME) if "://" in address else 0
-    found = _ANYWHERE.match(address, path) if path >= 0 else None
+    found = _ANYWHERE.match(address, _path_start(address))
     return found.end() if found else -1
 
 
 def version_before(url: str, tail: int) -> str:
     """Return the API version, such as `v8`, that ends just before the offset `tail`."""
     return url[: max(tail - 1, 0)].rpartition("/")[2]
+
+
+def _path_start(address: str) -> int:
+    before = _BEFORE_PATH.match(address)
+    return before.end() if before else 0
 
 
 def _usual_tail(url: str) -> int:

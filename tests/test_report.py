@@ -1,11 +1,13 @@
 """Reports: what became of each record, also of calls that never passed a guard."""
 
+import asyncio
 import copy
 import pickle
 
 import pytest
 import requests
 import responses
+import tenacity
 
 from crm_guard import GiveUpReason, GuardReport, NotApprovedError, RecordLockedError, RecordOutcome, get_report
 from crm_guard.report import attach_report, attached_report
@@ -208,3 +210,78 @@ class TestAReportOfAnyResponse:
         guarded = session.put(f"{URL}/4915112345678", json={}, headers=headers)
         for report in (get_report(guarded), get_report(session.inner.given[0])):
             assert report.outcomes[0].record_id is None
+
+
+class TestAnExceptionThatWrapsTheGuards:
+    """Clients raise errors of their own; the report is found behind them."""
+
+    def caught(self, canned, raising):
+        session = canned((400, {"data": [LOCK]}), timeout=0)
+        try:
+            raising(lambda: session.put(URL, json={"data": [{"id": "2"}]}))
+        except BaseException as error:  # noqa: BLE001
+            return error
+        pytest.fail("nothing was raised")
+
+    @pytest.mark.parametrize("depth", [1, 2, 5])
+    def test_is_followed_to_its_cause(self, canned, depth):
+        def raising(send):
+            try:
+                send()
+            except RecordLockedError as error:
+                found = error
+            for _ in range(depth):
+                wrapped = RuntimeError("the SDK's own")
+                wrapped.__cause__, found = found, wrapped
+            raise found
+
+        report = get_report(self.caught(canned, raising))
+        assert (report.reason, report.outcomes[0].record_id) == (GiveUpReason.TIMEOUT, "2")
+
+    def test_is_followed_to_what_was_handled_when_it_was_raised(self, canned):
+        def raising(send):
+            try:
+                send()
+            except RecordLockedError:
+                raise LookupError from None
+
+        assert get_report(self.caught(canned, raising)).reason is GiveUpReason.TIMEOUT
+
+    def test_may_be_a_group(self, canned):
+        def raising(send):
+            try:
+                send()
+            except RecordLockedError as error:
+                raise ExceptionGroup("tasks", [ValueError(), error]) from None
+
+        assert get_report(self.caught(canned, raising)).reason is GiveUpReason.TIMEOUT
+
+    def test_may_be_that_of_asyncio(self, canned):
+        async def main(send):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.to_thread(send))
+
+        error = self.caught(canned, lambda send: asyncio.run(main(send)))
+        assert isinstance(error, BaseExceptionGroup)
+        assert get_report(error).reason is GiveUpReason.TIMEOUT
+
+    def test_may_be_that_of_a_retry_library(self, canned):
+        retry = tenacity.retry(stop=tenacity.stop_after_attempt(2))
+        error = self.caught(canned, lambda send: retry(send)())
+        assert isinstance(error, tenacity.RetryError)
+        assert get_report(error).reason is GiveUpReason.TIMEOUT
+
+    def test_may_lead_back_to_itself(self):
+        error, other = ValueError(), KeyError()
+        error.__cause__, other.__context__ = other, error
+        assert get_report(error).outcomes == ()
+
+    def test_that_carries_a_response_without_a_report_gives_way_to_one_with(self, canned):
+        def raising(send):
+            plain = requests.HTTPError(response=requests.Response())
+            try:
+                send()
+            except RecordLockedError as error:
+                raise plain from error
+
+        assert get_report(self.caught(canned, raising)).reason is GiveUpReason.TIMEOUT

@@ -38,7 +38,14 @@ REFUSALS = {
     "400, bare": (400, {"code": "INVALID_DATA", "details": {"api_name": "x"}, "message": "no", "status": "error"}),
     "400, an object": (
         400,
-        {"data": {"code": "INVALID_DATA", "details": {"expected_data_type": "x"}, "message": "", "status": "error"}},
+        {
+            "data": {
+                "code": "INVALID_DATA",
+                "details": {"expected_data_type": "x"},
+                "message": "",
+                "status": "error",
+            }
+        },
     ),
     "400, a limit": (
         400,
@@ -83,9 +90,9 @@ class TestACallForManyRecords:
         assert [outcome.record_id for outcome in report.outcomes] == (
             IDS if call is not BATCHES["create"] else [None] * 100
         )
-        assert {(found.succeeded, found.uncertain, found.blocked, found.retryable) for found in report.outcomes} == {
-            (False, False, False, False)
-        }
+        assert {
+            (found.succeeded, found.uncertain, found.blocked, found.retryable) for found in report.outcomes
+        } == {(False, False, False, False)}
         status, body = answer
         item = body.get("data", body) if isinstance(body, dict) else {}
         code = (item[0] if isinstance(item, list) else item).get("code", "")
@@ -122,7 +129,12 @@ class TestTheCause:
         assert [found.record_id for found in report.blocked] == [IDS[7]]
 
     def test_is_not_looked_for_among_the_errors_of_tags(self):
-        item = {"code": "INVALID_DATA", "details": {"json_path": "$.tags[0].name"}, "message": "", "status": "error"}
+        item = {
+            "code": "INVALID_DATA",
+            "details": {"json_path": "$.tags[0].name"},
+            "message": "",
+            "status": "error",
+        }
         report = get_report(answered(*BATCHES["add tags"], 400, {"tags": [item]}))
         assert [found.record_id for found in report.outcomes] == IDS
         assert {found.code for found in report.outcomes} == {"INVALID_DATA"}
@@ -271,7 +283,9 @@ def test_reading_a_refusal_is_linear_in_its_records():
     body = json.dumps({"ids": ids, "data": [{}]}).encode()
     call = read_call("POST", url, tail_of(url), lambda: body)
     assert len(call.ids) == 8_001
-    report = get_report(answered("POST", "Leads/actions/mass_update", {"ids": ids, "data": [{}]}, 400, {"data": items}))
+    report = get_report(
+        answered("POST", "Leads/actions/mass_update", {"ids": ids, "data": [{}]}, 400, {"data": items})
+    )
     assert len(report.outcomes) == 8_001
     assert report.outcomes[0].code == ""
     assert GuardSettings().raise_on == "failure"

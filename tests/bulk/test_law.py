@@ -156,9 +156,7 @@ def leads_for(call: BatchCall) -> st.SearchStrategy[Lead]:
 def cases(draw: st.DrawFn) -> Case:
     call = CALLS[draw(st.sampled_from(list(CALLS)))]
     version = draw(st.sampled_from([version for version in VERSIONS if float(version) >= call.since]))
-    size = draw(
-        st.sampled_from([size for size in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 40, LIMIT) if size <= call.most])
-    )
+    size = draw(st.sampled_from([size for size in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 40, LIMIT) if size <= call.most]))
     if size == LIMIT:
         lead = leads_for(call)
         some = draw(st.lists(lead, min_size=3, max_size=6))
