@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import msgspec
 
 from crm_guard._envelope import Envelope, read_envelope
-from crm_guard.remediation import Family, harmless_state
+from crm_guard.remediation import harmless_state
 from crm_guard.report import CallError
 
 if TYPE_CHECKING:
@@ -81,16 +81,10 @@ def read_answer(
         status,
         envelope,
         credits,
-        conclusive=envelope is not None or _speaks_without_items(call, status, body),
+        # What was read needs no items: an image, or other values.
+        conclusive=envelope is not None or (call.endpoint.reads and status < _REDIRECT),
         error=_read_error(status, envelope, body, retry_after),
     )
-
-
-def _speaks_without_items(call: Call, status: int, body: bytes | None) -> bool:
-    """Return whether an answer without items is a result: an image, or other values that were asked for."""
-    if status >= _REDIRECT or not call.endpoint.reads:
-        return False
-    return not body if call.endpoint.family is Family.PHOTO_READ else _object(body).get("status") != "error"
 
 
 def _read_error(status: int, envelope: Envelope | None, body: bytes | None, retry_after: float | None) -> CallError:
