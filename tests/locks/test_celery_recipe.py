@@ -68,16 +68,30 @@ def until(condition, seconds=30.0):
     return condition()
 
 
+def told_dead(log):
+    """Return record and code of every dead letter in the worker's log."""
+    return re.findall(r"record (\S+) was not written: (\w+)\. (?=\S)", log.read_text())
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_batch_is_finished_by_the_queue_and_no_worker_sleeps_on_a_lock(worker, crm_server):
+def test_a_batch_is_finished_by_the_queue_and_no_record_of_it_is_lost(worker, crm_server):
+    """Ten of a hundred are locked for two sends; one is rejected for good, and one only after the first send."""
     tasks, log = worker
-    ids = [crm_server.add_record("Leads", **({} if number % 10 else {"refusals": 2})) for number in range(100)]
-    tasks.update(f"{crm_server.url}/crm/v8/Leads", [{"id": lead, "Company": "Zylker"} for lead in ids])
-    assert until(lambda: len(crm_server.write_counts) == 100), log.read_text()
+    locked = {"refusals": 2}
+    ids = [crm_server.add_record("Leads", **({} if number % 10 else locked)) for number in range(98)]
+    rejected = crm_server.add_record("Leads", state="zia_vision_rejected")
+    in_the_end = crm_server.add_record("Leads", refusals=1, then="zia_vision_pending")
+    rows = [{"id": lead, "Company": "Zylker"} for lead in (*ids, rejected, in_the_end)]
+    crm_server.fault("429", method="PUT", retry_after=0.1)
+    tasks.update(f"{crm_server.url}/crm/v8/Leads", rows)
+    assert until(lambda: len(crm_server.write_counts) == 98), log.read_text()
     assert set(crm_server.write_counts.values()) == {1}
-    assert [len(call.record_ids) for call in crm_server.calls] == [100, 10, 10]
+    sent = [len(call.record_ids) for call in crm_server.calls if call.method == "PUT"]
+    assert sent == [0, 100, 11, 10], "a 429 is not looked into"
+    assert until(lambda: len(told_dead(log)) == 2), log.read_text()
+    assert sorted(told_dead(log)) == sorted([(rejected, "NOT_APPROVED"), (in_the_end, "NOT_APPROVED")])
     text = log.read_text()
-    assert text.count("Retry in 0.") == 2
+    assert text.count("Retry in 0.") == 3
     assert "secret" not in text
     assert until(lambda: "succeeded" in log.read_text())
     tasks.app.close()
