@@ -155,29 +155,34 @@ class TestTheLog:
         (record,) = caplog.records
         assert (record.levelname, record.name, record.guard_event) == (level, "crm_guard", event)
 
-    def test_reads_well(self, caplog):
+    def lines(self, caplog, *events):
         with caplog.at_level(logging.DEBUG, "crm_guard"):
-            log_event(EVENT)
-            log_event(dataclasses.replace(EVENT, kind=EventKind.GAVE_UP, reason=GiveUpReason.TIMEOUT, waited=3.04))
-        assert [record.getMessage() for record in caplog.records] == [
-            "PUT /crm/v8/Leads: waiting, 2 records (1, 2) RECORD_LOCKED zia_vision_processing, attempt 1, "
-            "waited 0.0 s, next wait 1.2 s",
-            "PUT /crm/v8/Leads: gave_up, 2 records (1, 2) RECORD_LOCKED zia_vision_processing, attempt 1, "
-            "waited 3.0 s, reason timeout",
+            for event in events:
+                log_event(event)
+        return [record.getMessage() for record in caplog.records]
+
+    def test_reads_well(self, caplog):
+        gave_up = dataclasses.replace(EVENT, kind=EventKind.GAVE_UP, reason=GiveUpReason.TIMEOUT, waited=3.04)
+        about = "2 records (1, 2) RECORD_LOCKED zia_vision_processing, attempt 1"
+        assert self.lines(caplog, EVENT, gave_up) == [
+            f"PUT /crm/v8/Leads: waiting, {about}, waited 0.0 s, next wait 1.2 s",
+            f"PUT /crm/v8/Leads: gave_up, {about}, waited 3.0 s, reason timeout",
         ]
 
-    def test_names_what_followed_the_case_and_at_most_five_records(self, caplog):
+    def test_names_what_followed_and_at_most_five_records(self, caplog):
         error = CallError(status=429, code="TOO_MANY_REQUESTS", message="Jane's", retry_after=60.0)
         many = {"record_ids": tuple("1234567"), "records": 100}
         gave_up = {"kind": EventKind.GAVE_UP, "reason": GiveUpReason.FOLLOW_UP, "error": error}
-        blocked = {"kind": EventKind.BLOCKED, "code": "NOT_APPROVED", "action": None, "records": 1}
-        with caplog.at_level(logging.WARNING, "crm_guard"):
-            log_event(dataclasses.replace(EVENT, **gave_up, **many))
-            log_event(dataclasses.replace(EVENT, **blocked, record_ids=(), case=ApprovalCase.ZIA_REJECTED))
-        assert [record.getMessage() for record in caplog.records] == [
-            "PUT /crm/v8/Leads: gave_up, 100 records (1, 2, 3, 4, 5, ...) RECORD_LOCKED zia_vision_processing, "
-            "attempt 1, waited 0.0 s, reason follow_up (429 TOO_MANY_REQUESTS, Retry-After 60 s)",
-            "PUT /crm/v8/Leads: blocked, 1 record NOT_APPROVED zia_rejected, attempt 1, waited 0.0 s",
+        about = "100 records (1, 2, 3, 4, 5, ...) RECORD_LOCKED zia_vision_processing, attempt 1, waited 0.0 s"
+        assert self.lines(caplog, dataclasses.replace(EVENT, **gave_up, **many)) == [
+            f"PUT /crm/v8/Leads: gave_up, {about}, reason follow_up (429 TOO_MANY_REQUESTS, Retry-After 60 s)"
+        ]
+
+    def test_names_the_case(self, caplog):
+        about = {"code": "NOT_APPROVED", "action": None, "records": 1, "record_ids": ()}
+        event = dataclasses.replace(EVENT, kind=EventKind.BLOCKED, case=ApprovalCase.ZIA_REJECTED, **about)
+        assert self.lines(caplog, event) == [
+            "PUT /crm/v8/Leads: blocked, 1 record NOT_APPROVED zia_rejected, attempt 1, waited 0.0 s"
         ]
 
     def test_costs_nothing_where_nobody_listens(self, caplog):

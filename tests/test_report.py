@@ -231,7 +231,7 @@ class TestAnExceptionThatWrapsTheGuards:
             except RecordLockedError as error:
                 found = error
             for _ in range(depth):
-                wrapped = RuntimeError("the SDK's own")
+                wrapped = RuntimeError()
                 wrapped.__cause__, found = found, wrapped
             raise found
 
@@ -248,11 +248,13 @@ class TestAnExceptionThatWrapsTheGuards:
         assert get_report(self.caught(canned, raising)).reason is GiveUpReason.TIMEOUT
 
     def test_may_be_a_group(self, canned):
+        text = "tasks"
+
         def raising(send):
             try:
                 send()
             except RecordLockedError as error:
-                raise ExceptionGroup("tasks", [ValueError(), error]) from None
+                raise ExceptionGroup(text, [ValueError(), error]) from None
 
         assert get_report(self.caught(canned, raising)).reason is GiveUpReason.TIMEOUT
 

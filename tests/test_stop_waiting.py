@@ -164,9 +164,11 @@ class TestStopping:
                 return response
 
         guard = GuardAdapter(QUICK, clock=clock, inner=Stopping())
-        with requests.Session() as session, pytest.raises(RecordLockedError) as caught:
+        lead = crm.add_record("Leads", state="zia_vision_validation")
+        with requests.Session() as session:
             session.mount("http://", guard)
-            session.put(f"{leads}/{crm.add_record('Leads', state='zia_vision_validation')}", json=ROW)
+            with pytest.raises(RecordLockedError) as caught:
+                session.put(f"{leads}/{lead}", json=ROW)
         assert (caught.value.reason, clock.waits) == (GiveUpReason.STOPPED, [])
         guard.inner.close()
 
@@ -194,11 +196,12 @@ class TestStopping:
         adapter = GuardAdapter(PATIENT)
         before = signal.signal(signal.SIGALRM, lambda *_: crm_guard.stop_waiting())
         try:
-            with requests.Session() as session, pytest.raises(RecordLockedError) as caught:
+            with requests.Session() as session:
                 session.mount("http://", adapter)
-                signal.setitimer(signal.ITIMER_REAL, 0.2)
                 lead = real_crm.add_record("Leads", state="zia_vision_validation")
-                session.put(f"{real_crm.url}/crm/v8/Leads/{lead}", json=ROW)
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+                with pytest.raises(RecordLockedError) as caught:
+                    session.put(f"{real_crm.url}/crm/v8/Leads/{lead}", json=ROW)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)

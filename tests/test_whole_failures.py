@@ -140,13 +140,14 @@ class TestTheCause:
         assert {found.code for found in report.outcomes} == {"INVALID_DATA"}
 
 
-class TestABareNotApproved:
-    ITEM = {"code": "NOT_APPROVED", "details": {"resource_path_index": 0}, "message": "", "status": "error"}
+NOT_APPROVED = {"code": "NOT_APPROVED", "details": {"resource_path_index": 0}, "message": "", "status": "error"}
 
+
+class TestABareNotApproved:
     @pytest.mark.parametrize("name", ["create", "upsert", "update"])
     def test_is_raised_for_every_row(self, guarded, name):
         with pytest.raises(NotApprovedError) as caught:
-            answered(*BATCHES[name], 400, self.ITEM, session=guarded)
+            answered(*BATCHES[name], 400, NOT_APPROVED, session=guarded)
         assert len(caught.value.outcomes) == 100
         assert str(caught.value).startswith("CRM refused 100 of 100 records")
         assert caught.value.candidates[0] is ApprovalCase.ZIA_REJECTED
@@ -154,7 +155,7 @@ class TestABareNotApproved:
 
     def test_is_diagnosed_for_all_of_them(self, crm, guard, leads):
         ids = [crm.add_record("Leads"), crm.add_record("Leads", state="zia_vision_rejected")]
-        crm.fault(FaultKind.ANSWER, method="PUT", status=400, body=self.ITEM)
+        crm.fault(FaultKind.ANSWER, method="PUT", status=400, body=NOT_APPROVED)
         with pytest.raises(NotApprovedError) as caught:
             guard().put(leads, json={"data": [{"id": lead} for lead in ids]})
         states = [outcome.approval_state for outcome in caught.value.outcomes]
@@ -163,7 +164,7 @@ class TestABareNotApproved:
 
     def test_is_one_event_for_all_of_them(self, guarded, events):
         with pytest.raises(NotApprovedError):
-            answered(*BATCHES["upsert"], 400, self.ITEM, session=guarded)
+            answered(*BATCHES["upsert"], 400, NOT_APPROVED, session=guarded)
         (event,) = [event for event in events if event.kind == "blocked"]
         assert (event.records, event.record_ids[:2], event.code) == (100, tuple(IDS[:2]), "NOT_APPROVED")
 
