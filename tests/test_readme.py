@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,16 @@ def zoho(monkeypatch):
         def send(self, request, **kwargs):
             here = request.copy()
             here.url = here.url.replace(HOST, crm.url)
+            if here.headers.get("Authorization") == "expired":
+                crm.fault("401")
             response = stock(self, here, **kwargs)
             response.request = request
             return response
 
         monkeypatch.setattr(HTTPAdapter, "send", send)
+        before = signal.getsignal(signal.SIGTERM)
         yield crm
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_the_snippets_run_in_order_and_print_what_they_say(zoho, capsys):
@@ -52,6 +57,7 @@ def test_the_snippets_run_in_order_and_print_what_they_say(zoho, capsys):
     assert "1 111112000000075009 NOT_APPROVED zia_rejected Zia rejected" in printed
     assert "zia_rejected ('111112000000075009',) Zia rejected" in printed
     assert "30.0 10 4.0" in printed
+    assert "401 INVALID_TOKEN True 100" in printed
     assert set(zoho.write_counts.values()) <= {1, 2}  # one record is written by two snippets
 
 

@@ -111,8 +111,9 @@ def test_no_schedule_of_answers_makes_a_success_that_none_of_them_carries(name, 
         world.engine.fault(FaultKind.ANSWER, after=1 + number, status=status, body=given_body, applied=False)
     response = world.send(prepared(method, f"{ORIGIN}/crm/v8/{path.format(lead)}", sent))
     carried = any(body in ({"data": [SUCCESS]}, SUCCESS) and status != 204 for status, body in answers)
+    written = world.engine.writes(lead) > 0  # once the planned answers are used up, CRM gives its own
     for outcome in get_report(response).outcomes:
-        assert not outcome.succeeded or carried
+        assert not outcome.succeeded or carried or written
         assert not (outcome.succeeded and outcome.uncertain)
 
 
