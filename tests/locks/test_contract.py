@@ -93,6 +93,7 @@ def test_a_prober_that_stops_hands_the_probe_on(registry, waiter_of, together, s
     def interrupt():
         if "interrupted" in how:
             prober.asleep()
+            follower.asleep()  # it has asked for an earlier probe by now
             prober.interrupt()
 
     def follow():

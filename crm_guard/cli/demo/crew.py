@@ -103,7 +103,7 @@ class Crew:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             while running := [future for future in futures if not future.done()]:
-                guard.close()  # after Ctrl-C: ends the waits under way, but not those that begin after it
+                guard.stop_waiting()  # after Ctrl-C: ends the waits under way, but not those that begin after it
                 wait(running, _MOMENT)
             guard.close()
 
