@@ -8,7 +8,7 @@ import pytest
 import requests
 import responses
 
-from crm_guard import ApprovalCase, GuardSettings, NotApprovedError, get_report
+from crm_guard import ApprovalCase, GuardAdapter, GuardSettings, NotApprovedError, get_report
 from crm_guard._address import tail_of
 from crm_guard._batch import read_call
 from crm_guard.simulator import FaultKind
@@ -74,10 +74,10 @@ def answered(method, path, sent, status, body, *, session=None, **headers):
 
 
 @pytest.fixture
-def guarded(guard):
-    session = guard(diagnose=False)
-    session.mount("https://", session.guard)
-    return session
+def guarded(clock, events):
+    with requests.Session() as session:
+        session.mount("https://", GuardAdapter(GuardSettings(diagnose=False), clock=clock, hooks=[events]))
+        yield session
 
 
 @pytest.mark.parametrize("is_guarded", [False, True], ids=["plain", "guarded"])
@@ -289,4 +289,3 @@ def test_reading_a_refusal_is_linear_in_its_records():
     )
     assert len(report.outcomes) == 8_001
     assert report.outcomes[0].code == ""
-    assert GuardSettings().raise_on == "failure"
