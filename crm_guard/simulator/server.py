@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .visit import EngineOptions
 
 _BACKLOG = 512
-_POLL_SECONDS = 0.01
+_POLL_SECONDS = 0.003
 _JOIN_SECONDS = 5.0
 
 
