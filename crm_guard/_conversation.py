@@ -113,7 +113,11 @@ class GuardedCall:
             keys = self._keys(self._call.ids or ())
             self._tell_early(EventKind.LOCKED, attempt=0)
             self._waiting = lambda delay: self._tell_early(EventKind.WAITING, attempt=0, delay=delay)
-            self._sleep(self._waiter, keys, next(self._waits), self._begin())
+            try:
+                self._sleep(self._waiter, keys, next(self._waits), self._begin())
+            except BaseException as exc:
+                self._break_off_early(exc)
+                raise
             response = self._adapter.transmit(self._request, **self._options)
             body = self._adapter.readable(self._request, response, stream=self._options["stream"])
             if body is not None and marked(body):
@@ -332,10 +336,7 @@ class GuardedCall:
         if self._in_flight and (self._adapter.repeats or not _wire.never_sent(cause)):
             exchange.lost()
         if exchange.pending or exchange.uncertain:
-            if isinstance(cause, Exception):
-                exchange.give_up(GiveUpReason.FOLLOW_UP, CallError(code=type(cause).__name__))
-            else:
-                exchange.give_up(GiveUpReason.INTERRUPTED)
+            exchange.give_up(*_reason_of(cause))
         response, report = self._conclude(exchange, outcomes_of(exchange, self._judge))
         text = _broken_off(report)
         cause.add_note(f"crm_guard: {text}")
@@ -343,6 +344,26 @@ class GuardedCall:
         if exchange.obtained and isinstance(cause, Exception):
             raise GuardError(text, report=report, response=response, request=self._request) from cause
         raise cause
+
+    def _break_off_early(self, cause: BaseException) -> None:
+        """Put a report on what ended the wait before the first send: all of the call can be sent later."""
+        ids = self._call.ids or ()
+        reason, error = _reason_of(cause)
+        report = GuardReport(
+            outcomes=tuple(
+                RecordOutcome(position=position, record_id=record_id, code=LOCKED, retryable=True)
+                for position, record_id in enumerate(ids)
+            ),
+            attempts=0,
+            waited=self._waited,
+            credits_spent=0,
+            reason=reason,
+            error=error,
+            _remaining=RemainingRequest.of(self._request) if _wire.replayable(self._request) else None,
+        )
+        attach_report(cause, report)
+        cause.add_note(f"crm_guard: {_broken_off(report)}")
+        self._emit(EventKind.GAVE_UP, ids, attempt=0, code=LOCKED, reason=reason, error=error)
 
     def _diagnose(self, exchange: Exchange[Response], ids: Sequence[str]) -> dict[str, str]:
         """Ask CRM for the approval states behind the refusals. No error: what cannot be learnt is left out."""
@@ -488,6 +509,13 @@ class GuardedCall:
     @property
     def _version_path(self) -> str:
         return urlsplit(self._url[: self._start]).path
+
+
+def _reason_of(cause: BaseException) -> tuple[GiveUpReason, CallError | None]:
+    """Return why a call that `cause` ended gave up: Ctrl-C and the like have a reason of their own."""
+    if isinstance(cause, Exception):
+        return GiveUpReason.FOLLOW_UP, CallError(code=type(cause).__name__)
+    return GiveUpReason.INTERRUPTED, None
 
 
 def _cause(exchange: Exchange[Any]) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class GuardReport:
     Attributes:
         outcomes: One per record, in the order of CRM's first answer; where the call failed as a whole, one per
             record that the request names, in its order, and none where it names none that can be told.
-        attempts: Sends of the call, the first included.
+        attempts: Sends of the call, the first included; 0 where it was interrupted before that.
         waited: Seconds spent waiting between sends.
         credits_spent: Every request made for the call: sends and diagnosis. CRM may weigh one request as more.
         reason: Why the guard stopped waiting, None where nothing was left to wait for.

@@ -9,9 +9,11 @@ import pytest
 import requests
 
 from crm_guard import GiveUpReason, GuardError, RecordLockedError, get_report
+from crm_guard._clock import Wake
+from crm_guard.locks import MemoryLockRegistry
 from crm_guard.simulator import FaultKind
 
-from .world import CALLS, add_leads, guarded
+from .world import CALLS, ORIGIN, add_leads, guarded
 
 UNAUTHORIZED = {"code": "INVALID_TOKEN", "details": {}, "message": "invalid oauth token", "status": "error"}
 THROTTLED = {"code": "TOO_MANY_REQUESTS", "details": {"retry_after": 60}, "message": "", "status": "error"}
@@ -116,6 +118,38 @@ def test_an_interrupt_in_a_wait_has_a_reason_of_its_own_and_tells_the_seconds_wa
         report.waited,
     )
     assert report.remaining_request() is not None
+
+
+def test_an_interrupt_in_the_wait_before_the_first_send_is_told_too():
+    events: list[Any] = []
+    registry = MemoryLockRegistry()
+    world = guarded(
+        {"share_locks": True, "wait_initial": 3.0, "wait_jitter": 0.0},
+        adapter={"hooks": [events.append], "lock_registry": registry},
+    )
+    ids = add_leads(world.engine, [5, 5])
+    other = registry.waiter(clock=world.clock, wake=Wake(), interrupted=lambda: False)
+    other.verdict(locked=[f"{ORIGIN}|{lead}" for lead in ids], free=[])
+
+    def interrupt(number: int) -> None:
+        raise KeyboardInterrupt
+
+    world.clock.during_wait = interrupt
+    with pytest.raises(KeyboardInterrupt) as caught:
+        world.send(CALLS["update"].of(ids))
+    report = get_report(caught.value)
+    assert (report.reason, report.attempts, report.credits_spent) == (GiveUpReason.INTERRUPTED, 0, 0)
+    assert report.waited == 3.0
+    assert [(found.record_id, found.retryable, found.uncertain) for found in report.outcomes] == [
+        (ids[0], True, False),
+        (ids[1], True, False),
+    ]
+    assert report.remaining_request().body == CALLS["update"].of(ids).body
+    assert "after 0 sends and 3.0 s of waiting: 0 of 2 records were written" in caught.value.__notes__[0]
+    assert [event.kind for event in events] == ["locked", "waiting", "gave_up"]
+    assert not world.transport.sent
+    other.leave()
+    assert not registry, "nothing is left behind"
 
 
 def test_an_interrupt_in_a_resend_leaves_its_records_uncertain():

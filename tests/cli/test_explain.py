@@ -171,3 +171,46 @@ def test_pasted_text_cannot_steer_the_terminal(crm_guard_command):
     assert ran.status == 0
     assert "\x1b" not in ran.out
     assert "\x07" not in ran.out
+
+
+class TestACallThatFailedAsAWhole:
+    ROWS = json.dumps({"data": [{"id": str(number)} for number in range(100)]})
+    TOKEN = item("INVALID_TOKEN", message="invalid oauth token")
+
+    @pytest.fixture
+    def rows(self, tmp_path):
+        (tmp_path / "rows.json").write_text(self.ROWS)
+        return str(tmp_path / "rows.json")
+
+    @pytest.mark.parametrize(
+        ("status", "verdict", "fate"),
+        [("401", "failed", "nothing was applied"), ("502", "uncertain", "what was applied is not known")],
+    )
+    def test_is_told_for_each_record_that_the_request_names(self, crm_guard_command, rows, status, verdict, fate):
+        options = ("--method", "PUT", "--path", "/crm/v8/Leads", "--status", status, "--request", rows)
+        found = crm_guard_command("explain", "-", "--json", *options, stdin=json.dumps(self.TOKEN)).json()
+        assert [outcome["record_id"] for outcome in found["outcomes"]] == [str(number) for number in range(100)]
+        assert {outcome["verdict"] for outcome in found["outcomes"]} == {verdict}
+        assert found["error"] == {
+            "status": int(status),
+            "code": "INVALID_TOKEN",
+            "message": "invalid oauth token",
+            "retry_after": None,
+            "refused": verdict == "failed",
+        }
+        ran = crm_guard_command("explain", "-", *options, stdin=json.dumps(self.TOKEN))
+        assert f"The call failed as a whole ({status} INVALID_TOKEN): {fate}." in " ".join(ran.out.split())
+
+    def test_has_no_outcome_where_the_request_is_not_known(self, crm_guard_command):
+        found = crm_guard_command("explain", "-", "--json", stdin=json.dumps(self.TOKEN)).json()
+        assert (found["outcomes"], found["error"]["code"]) == ([], "INVALID_TOKEN")
+
+    def test_is_read_from_what_curl_prints(self, crm_guard_command, rows):
+        pasted = f"HTTP/1.1 429 \r\nContent-Type: application/json\r\n\r\n{json.dumps(item('TOO_MANY_REQUESTS'))}"
+        options = ("--path", "/crm/v8/Leads", "--request", rows)
+        found = crm_guard_command("explain", "-", "--json", *options, stdin=pasted).json()
+        assert (found["error"]["status"], found["records"]) == (429, 100)
+
+    @pytest.mark.parametrize("answer", [{"data": [WRITTEN]}, {"data": [LOCKED]}, {"users": []}])
+    def test_is_not_said_of_other_answers(self, crm_guard_command, answer):
+        assert crm_guard_command("explain", "-", "--json", stdin=json.dumps(answer)).json()["error"] is None

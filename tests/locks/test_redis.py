@@ -1,6 +1,7 @@
 """What only the registry in Redis does: real processes, a real server, and a server that fails."""
 
 import copy
+import gc
 import logging
 import pickle
 import signal
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 import redis
+import requests
 
+from crm_guard import GuardAdapter, GuardSettings
 from crm_guard._clock import SystemClock
 from crm_guard.redis_locks import RedisLockRegistry
 
@@ -373,6 +376,19 @@ def test_a_dropped_registry_ends_its_thread(server, eventually):
     registry = RedisLockRegistry(server.url, prefix="gone:", **QUICK)
     listener = registry._listener
     del registry
+    eventually(lambda: not listener.is_alive())
+
+
+def test_the_end_of_a_session_does_not_end_the_sharing_of_its_guard_but_that_of_the_guard_does(server, eventually):
+    adapter = GuardAdapter(GuardSettings(lock_registry=server.url))
+    listener = adapter.locks._listener
+    with requests.Session() as session:
+        session.mount("https://", adapter)
+    assert adapter.locks.link.works()
+    assert listener.is_alive()
+    session.close()
+    del adapter, session
+    gc.collect()
     eventually(lambda: not listener.is_alive())
 
 
