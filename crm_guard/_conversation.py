@@ -6,9 +6,7 @@ import contextlib
 import logging
 import random
 from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, NoReturn
-from urllib.parse import urlsplit
 
 from crm_guard import _wire
 from crm_guard._address import version_before
@@ -29,12 +27,13 @@ from crm_guard._judgement import (
     unapproved,
 )
 from crm_guard._merge import Merged, merge, with_hint, write_body
+from crm_guard._telling import Teller, shown_path
 from crm_guard.errors import GiveUpReason, GuardError
-from crm_guard.events import EventKind, GuardEvent, emit
+from crm_guard.events import EventKind
 from crm_guard.locks import Unshared, unannounced
 from crm_guard.remaining import RemainingRequest
-from crm_guard.remediation import ApprovalCase, Family, harmless_state
-from crm_guard.report import CallError, GuardReport, RecordOutcome, attach_report, shown_id
+from crm_guard.remediation import Family
+from crm_guard.report import CallError, GuardReport, RecordOutcome, attach_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -67,13 +66,14 @@ class GuardedCall:
         self._request = request
         self._options = options
         self._url = request.url or ""
-        self._start = start
         self._headers = request.headers  # as last sent: a diagnosis goes with these
         self._origin = "/".join(self._url.split("/", 3)[:3]).lower().rpartition("@")[2]
-        self._external = "X-EXTERNAL" in request.headers
+        external = "X-EXTERNAL" in request.headers
         self._call = read_call(
-            request.method or "", self._url, start, lambda: _wire.body_bytes(request), external=self._external
+            request.method or "", self._url, start, lambda: _wire.body_bytes(request), external=external
         )
+        path = shown_path(self._url, start, self._call)
+        self._teller = Teller(adapter.hooks, request.method or "", path, self._waited_so_far)
         self._judge = Judge(self._call, self._settings.retry_actions, version_before(self._url, start))
         self._waits = self._paced()
         self._began: float | None = None
@@ -110,9 +110,12 @@ class GuardedCall:
     def run_after_verdict(self) -> Response:
         """Wait until the records are said to be free or the budget is spent, and only then send."""
         with self._watched():
-            keys = self._keys(self._call.ids or ())
-            self._tell_early(EventKind.LOCKED, attempt=0)
-            self._waiting = lambda delay: self._tell_early(EventKind.WAITING, attempt=0, delay=delay)
+            ids = self._call.ids or ()
+            keys = self._keys(ids)
+            self._teller.tell(EventKind.LOCKED, ids, attempt=0, code=LOCKED)
+            self._waiting = lambda delay: self._teller.tell(
+                EventKind.WAITING, ids, attempt=0, code=LOCKED, delay=delay
+            )
             try:
                 self._sleep(self._waiter, keys, next(self._waits), self._begin())
             except BaseException as exc:
@@ -124,7 +127,7 @@ class GuardedCall:
                 return self._converse(response, body)
             if response.status_code < _CLIENT_ERROR:
                 self._waiter.verdict(locked=(), free=keys)
-                self._tell_early(EventKind.UNLOCKED, attempt=1)
+                self._teller.tell(EventKind.UNLOCKED, ids, attempt=1, code=LOCKED)
             return self._reported(response, body)
 
     def run(self, response: Response, body: bytes) -> Response:
@@ -145,7 +148,7 @@ class GuardedCall:
             replayable=_wire.replayable(self._request),
         )
         try:
-            self._tell(EventKind.LOCKED, exchange, exchange.pending, **_cause(exchange))
+            self._teller.tell_locked(EventKind.LOCKED, exchange, exchange.pending)
             self._share(exchange, range(len(exchange.items)))
             self._exhaust(exchange)
             outcomes = outcomes_of(exchange, self._judge)
@@ -184,9 +187,7 @@ class GuardedCall:
     def _await(self, exchange: Exchange[Response], step: Wait) -> Sequence[int]:
         """Return the slots to send now; none where the deadline or `stop_waiting` ended the wait."""
         pending = exchange.pending
-        self._waiting = lambda delay: self._tell(
-            EventKind.WAITING, exchange, pending, delay=delay, **_cause(exchange)
-        )
+        self._waiting = lambda delay: self._teller.tell_locked(EventKind.WAITING, exchange, pending, delay=delay)
         ids = {slot: exchange.record_id(slot) for slot in exchange.pending}
         keys = self._keys(ids.values())
         waiter = self._waiter if keys else self._lone
@@ -206,7 +207,7 @@ class GuardedCall:
             self._adapter.refresh(request)
             self._headers = request.headers
         exchange.sending(slots)
-        self._tell(EventKind.RESENDING, exchange, slots)
+        self._teller.tell_slots(EventKind.RESENDING, exchange, slots)
         self._spent += 1
         self._in_flight = True
         response = self._adapter.transmit(request, **self._options)
@@ -220,7 +221,7 @@ class GuardedCall:
             self._share(exchange, slots)
             if free:
                 self._adapter.lengths.observe(self._origin, self._elapsed())
-        self._tell(EventKind.UNLOCKED, exchange, free)
+        self._teller.tell_slots(EventKind.UNLOCKED, exchange, free)
 
     def _answer(self, response: Response, body: bytes | None) -> Answer[Response]:
         return read_answer(
@@ -248,7 +249,7 @@ class GuardedCall:
             response = self._result(exchange)
             report = replace(report, _response=response)
             attach_report(response, report)
-            self._tell_end(exchange, report)
+            self._teller.tell_end(exchange, report)
             if self._raises(exchange, report):
                 response.content  # noqa: B018 (an error's response has to be usable, whatever `stream` was)
         except BaseException as exc:
@@ -363,7 +364,7 @@ class GuardedCall:
         )
         attach_report(cause, report)
         cause.add_note(f"crm_guard: {_broken_off(report)}")
-        self._emit(EventKind.GAVE_UP, ids, attempt=0, code=LOCKED, reason=reason, error=error)
+        self._teller.tell(EventKind.GAVE_UP, ids, attempt=0, code=LOCKED, reason=reason, error=error)
 
     def _diagnose(self, exchange: Exchange[Response], ids: Sequence[str]) -> dict[str, str]:
         """Ask CRM for the approval states behind the refusals. No error: what cannot be learnt is left out."""
@@ -444,89 +445,12 @@ class GuardedCall:
     def _keys(self, ids: Iterable[str | None]) -> frozenset[str]:
         return frozenset(self._key(record_id) for record_id in ids if record_id and record_id.isdecimal())
 
-    def _tell(self, kind: EventKind, exchange: Exchange[Response], slots: Collection[int], **about: Any) -> None:
-        if slots:
-            ids = [exchange.record_id(slot) for slot in slots]
-            self._emit(kind, ids, attempt=exchange.attempts, **about)
-
-    def _tell_early(self, kind: EventKind, *, attempt: int, delay: float = 0.0) -> None:
-        """Tell of a call whose records are known to be locked, before it has an answer of its own."""
-        self._emit(kind, self._call.ids or (), attempt=attempt, delay=delay, code=LOCKED)
-
-    def _emit(
-        self,
-        kind: EventKind,
-        ids: Collection[str | None],
-        *,
-        code: str = "",
-        action: str | None = None,
-        error: CallError | None = None,
-        **about: Any,
-    ) -> None:
-        event = GuardEvent(
-            kind=kind,
-            method=self._request.method or "",
-            path=self._shown_path,
-            record_ids=tuple(name for record_id in ids if (name := shown_id(record_id))),
-            records=len(ids),
-            waited=self._waited_so_far(),
-            code=harmless_state(code) or "",
-            action=harmless_state(action),
-            error=replace(error, message="") if error else None,
-            **about,
-        )
-        emit(self._adapter.hooks, event)
-
-    def _tell_end(self, exchange: Exchange[Response], report: GuardReport) -> None:
-        blocked = [found for found in report.blocked if not found.retryable and not found.uncertain]
-        for (code, action, case), group in groupby(sorted(blocked, key=_why), key=_why):
-            ids = [found.record_id for found in group]
-            self._emit(
-                EventKind.BLOCKED,
-                ids,
-                attempt=exchange.attempts,
-                code=code,
-                action=action or None,
-                case=ApprovalCase(case) if case else None,
-            )
-        if exchange.reason is not None:
-            left = sorted({*exchange.pending, *exchange.uncertain})
-            self._tell(
-                EventKind.GAVE_UP, exchange, left, reason=exchange.reason, error=exchange.error, **_cause(exchange)
-            )
-
-    @property
-    def _shown_path(self) -> str:
-        """The URL's path, without the values of external fields, which may be a person's."""
-        path = urlsplit(self._url).path
-        route = self._call.route
-        if not (self._external and route.names_record):
-            return path
-        module, _, *rest = route.segments
-        shown = rest if rest[:1] == ["actions"] else [*rest[:1], *("*" for _ in rest[1:])]
-        return "/".join((self._version_path.rstrip("/"), module, "*", *shown))
-
-    @property
-    def _version_path(self) -> str:
-        return urlsplit(self._url[: self._start]).path
-
 
 def _reason_of(cause: BaseException) -> tuple[GiveUpReason, CallError | None]:
     """Return why a call that `cause` ended gave up: Ctrl-C and the like have a reason of their own."""
     if isinstance(cause, Exception):
         return GiveUpReason.FOLLOW_UP, CallError(code=type(cause).__name__)
     return GiveUpReason.INTERRUPTED, None
-
-
-def _cause(exchange: Exchange[Any]) -> dict[str, Any]:
-    """Return code and action of the locks that are waited for, for an event."""
-    slots = [*exchange.pending, *exchange.uncertain]
-    item = exchange.items[slots[0]] if slots and slots[0] < len(exchange.items) else None
-    return {"code": item.code, "action": item.action} if item is not None else {}
-
-
-def _why(outcome: RecordOutcome) -> tuple[str, str, str]:
-    return outcome.code, outcome.action or "", outcome.case or ""
 
 
 def _broken_off(report: GuardReport) -> str:
