@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 _STRAY_DELAYS = 3.0
 _STRAY_SHARE = 3.0
-_MUCH = 1.0
-"""Seconds by which a wait may outlast what was announced before it is announced anew."""
+_LEAST_SLACK = 1.0
+"""A wait is announced anew once it has lasted twice as long as was announced, and at least so many seconds longer."""
 
 
 def unannounced(seconds: float) -> None:
@@ -590,7 +590,7 @@ class SharedWaiter:
         announce: Callable[[float], object],
     ) -> None:
         self._clock, self._wake, self._interrupted, self._announce = clock, wake, interrupted, announce
-        self._told = 0.0
+        self._began = self._quiet_until = 0.0
         self._mutex, self._table = registry.mutex, registry.table
         with self._mutex:
             self._call = self._table.join(wake)
@@ -600,7 +600,7 @@ class SharedWaiter:
         if not keys:
             return frozenset()
         self._enter(keys, delay)
-        self._told = float("-inf")
+        self._began = self._quiet_until = self._clock.now()
         while True:
             self._wake.clear()
             going, again = self._look()
@@ -627,12 +627,12 @@ class SharedWaiter:
     def _sleep(self, until: float) -> None:
         """Sleep until the instant `until`, or less if woken; announce how long, and again what outlasts that."""
         while not self._wake.is_set() and (now := self._clock.now()) < until:
-            if now >= self._told + _MUCH:
+            if now >= self._quiet_until:
                 with self._mutex:
-                    self._told = min(self._table.expected(self._call, now), until)
-                self._announce(self._told - now)
-            later = max(self._told, now) + _MUCH
-            self._clock.wait(self._wake, min(until, later) - now)
+                    end = min(self._table.expected(self._call, now), until)
+                self._quiet_until = end + max(_LEAST_SLACK, end - self._began)
+                self._announce(end - now)
+            self._clock.wait(self._wake, min(until, self._quiet_until) - now)
 
     def _enter(self, keys: Collection[str], delay: float) -> None:
         with self._mutex:

@@ -116,34 +116,32 @@ class TestACallOnARecordThatIsKnownToBeLocked:
         second.heard("waiting")
         steps.pass_on(3.0, sleepers=2)
         assert first.finished() is GiveUpReason.TIMEOUT
-        steps.pass_on(1.0)
-        second.heard("waiting", 2)  # it asks now, in the place of the first
-        steps.pass_on(2.0)
-        second.heard("waiting", 3)
+        steps.pass_on(3.0)  # it asks now, in the place of the first
+        second.heard("waiting", 2)
         second.adapter.stop_waiting()
         assert second.finished() is GiveUpReason.STOPPED
         told = [(event.kind.value, event.attempt) for event in second.events]
-        assert told[:5] == [("locked", 0), ("waiting", 0), ("waiting", 0), ("locked", 1), ("waiting", 1)]
-        assert told[-1] == ("gave_up", 1)
+        assert told == [("locked", 0), ("waiting", 0), ("locked", 1), ("waiting", 1), ("gave_up", 1)]
 
-    def test_is_told_again_while_it_outlasts_what_was_announced(self, stepped_crm, steps):
+    def test_is_told_again_each_time_that_it_lasts_twice_as_long(self, stepped_crm, steps):
         registry, lead = MemoryLockRegistry(), stepped_crm.add_record("Leads", locked_for=1000.0)
-        first = Writer(stepped_crm, steps, registry, lead, attempts=1000, timeout=1000.0)
+        patient = {"attempts": 1000, "timeout": 1000.0}
+        first = Writer(stepped_crm, steps, registry, lead, **patient)
         first.heard("waiting")
-        second = Writer(stepped_crm, steps, registry, lead, attempts=1000, timeout=1000.0)
+        second = Writer(stepped_crm, steps, registry, lead, **patient)
         second.heard("waiting")
-        for number in range(2, 6):
+        for number in range(2, 22):
             steps.pass_on(3.0, sleepers=2)
             first.heard("waiting", number)
-            steps.pass_on(1.0, sleepers=2)  # what it was told is over by much
-            second.heard("waiting", number)
-            steps.pass_on(-1.0, sleepers=2)
-        assert [event.attempt for event in second.heard("waiting")] == [0] * 5
-        waited = [event.waited + event.delay for event in second.heard("waiting")]
-        first.adapter.stop_waiting()
-        second.adapter.stop_waiting()
+        assert steps.seconds == 60.0
+        second.heard("waiting", 4)
+        for writer in (first, second):
+            writer.adapter.stop_waiting()
         assert {first.finished(), second.finished()} == {GiveUpReason.STOPPED}
-        assert waited == sorted(waited)
+        told = second.heard("waiting")
+        assert {event.attempt for event in told} == {0}
+        assert [event.waited for event in told] == [0.0, 6.0, 18.0, 42.0]
+        assert all(0.0 < event.delay <= 3.0 for event in told)
 
 
 class TestTheLine:
