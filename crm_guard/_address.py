@@ -1,4 +1,4 @@
-"""Whether a URL is a CRM call, and where its path goes on behind the API version: nobody else takes URLs apart."""
+"""Whether a URL is a CRM call, and where its path goes on behind the API version. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tail_finder(path_pattern: str) -> Callable[[str], int]:
 
     def find(url: str) -> int:
         path = _path_start(url)
-        if not allowed.match(url, path):
+        if not allowed.match(url[path:]):  # cut off, so that `^` means the beginning of the path
             return -1
         found = _ANYWHERE.match(url, path) or _VERSION_ALONE.match(url, path)  # a gateway may leave out `/crm`
         return found.end() if found else -1

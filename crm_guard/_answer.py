@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
-from crm_guard._envelope import Envelope, read_envelope
-from crm_guard.remediation import harmless_state
+from crm_guard._envelope import Envelope, read_envelope, tells_success
+from crm_guard.remediation import Family, harmless_state
 from crm_guard.report import CallError
 
 if TYPE_CHECKING:
@@ -72,19 +72,23 @@ def read_answer(
         credits: See :class:`Answer`.
         retry_after: Seconds that the header `Retry-After` asks to wait.
     """
-    holds_values = (
-        call.endpoint.reads and status < _CLIENT_ERROR
-    )  # of fields, which may be called `code` and `status`
+    # What a read returns are values of fields, which may be called `code` and `status`.
+    holds_values = call.endpoint.reads and status < _CLIENT_ERROR
     envelope = read_envelope(body, reads=call.reads) if body and not holds_values else None
     return Answer(
         response,
         status,
         envelope,
         credits,
-        # What was read needs no items: an image, or other values.
-        conclusive=envelope is not None or (call.endpoint.reads and status < _REDIRECT),
+        conclusive=envelope is not None or _succeeded(call, status, body),
         error=_read_error(status, envelope, body, retry_after),
     )
+
+
+def _succeeded(call: Call, status: int, body: bytes | None) -> bool:
+    """Return whether an answer without items is a success: what was read needs none, be it an image or values."""
+    converts = call.endpoint.family is Family.CONVERT
+    return status < _REDIRECT and (call.endpoint.reads or tells_success(body or b"", converts=converts))
 
 
 def _read_error(status: int, envelope: Envelope | None, body: bytes | None, retry_after: float | None) -> CallError:

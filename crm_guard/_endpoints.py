@@ -74,6 +74,11 @@ class Route:
         return self.segments[0] if self.segments and not self.segments[0].startswith("_") else None
 
     @property
+    def names_module(self) -> bool:
+        """Whether the first segment is a module: API names of modules begin with a capital, `settings` does not."""
+        return bool(self.segments) and self.segments[0][:1].isupper()
+
+    @property
     def record_id(self) -> str | None:
         """The id of the record in the path."""
         return self.segments[1] if self.names_record and not self.external else None

@@ -1,15 +1,15 @@
 """What CRM said: bytes in, items out. Pure, and never raises on hostile input.
 
 An item is CRM's word on one record: `{"code", "status", "message", "details"}`. Items sit in a list or an object
-under `data`, `share` or `tags`; or the body is one bare item; or, in a composite answer, they sit in the answer of
-each sub-request. Nothing else is read as an item, whatever it looks like. Sources: zoho/crm-oas v8.0 examples, API
-v7 pages, and Zoho's announcement of the two codes (October 2020), which prints the bare form.
+under `data`, `share`, `tags` or `portal_invite`; or the body is one bare item; or, in a composite answer, they sit
+in the answer of each sub-request. Nothing else is read as an item, whatever it looks like. Sources: zoho/crm-oas
+v8.0 examples, API v7 pages, and Zoho's announcement of the two codes (October 2020), which prints the bare form.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -21,7 +21,8 @@ LOCKED: Final = "RECORD_LOCKED"
 UNAPPROVED: Final = frozenset({"NOT_APPROVED", "NOT_REVIEWED"})
 GUARDED: Final = UNAPPROVED | {LOCKED}
 
-_CONTAINERS: Final = ("data", "share", "tags", "record_locking_configurations")
+_CONTAINERS: Final = ("data", "share", "tags", "portal_invite", "record_locking_configurations")
+_CONVERTED: Final = frozenset({"Contacts", "Deals", "Accounts"})
 _COMPOSITE: Final = "__composite_requests"
 # Details of these codes name another record than the one that was asked for.
 _OTHERS_ID: Final = frozenset({"DUPLICATE_DATA", "DUPLICATE_LINKING_DATA"})
@@ -167,6 +168,33 @@ def read_envelope(body: bytes, *, reads: Collection[int] = ()) -> Envelope | Non
         return _composite(members, reads) if _COMPOSITE in members else _plain(body, members)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None
+
+
+def tells_success(body: bytes, *, converts: bool = False) -> bool:
+    """Return whether a body without items of ours reports a success all the same.
+
+    So do items under a name that is none of the containers (`users`, `variables`).
+
+    Args:
+        body: The body.
+        converts: Whether it answers a conversion: API v2 gives the new ids alone, as third parties print it,
+            `{"data":[{"Contacts":"..","Deals":null,"Accounts":".."}]}`.
+    """
+    try:
+        members = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return False
+    lists = [value if isinstance(value, list) else [value] for value in members.values()]
+    reports = partial(_reports_success, converts=converts)
+    return any(elements and all(map(reports, elements)) for elements in lists)
+
+
+def _reports_success(element: object, *, converts: bool) -> bool:
+    if not isinstance(element, dict):
+        return False
+    if converts and element.keys() >= _CONVERTED:
+        return isinstance(element["Contacts"], str)
+    return element.get("status") == "success" and isinstance(element.get("code"), str)
 
 
 def identifier(value: object) -> str | None:

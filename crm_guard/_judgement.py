@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crm_guard._approval import Diagnosis, choose
 from crm_guard._batch import Call, lay, pointed, records
 from crm_guard._envelope import UNAPPROVED, Envelope, Item
+from crm_guard.errors import GiveUpReason
 from crm_guard.remediation import (
     Family,
     hint_for_bystander,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from crm_guard._exchange import Exchange
 
 _CLIENT_ERROR = 400
+_SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Judge:
         *,
         uncertain: bool = False,
         error: CallError | None = None,
+        longer: bool = True,
     ) -> RecordOutcome:
         """Judge one item.
 
@@ -64,6 +67,7 @@ class Judge:
             position: Where it stands in the request.
             uncertain: Whether it was sent again since, and has no result of that.
             error: What the last send met as a whole.
+            longer: Whether a larger budget would have helped.
         """
         state = self.states.get(record_id or "")
         diagnosis = self._diagnose(item, state)
@@ -73,7 +77,7 @@ class Judge:
         elif retryable and error:
             hint = hint_for_follow_up(str(error), error.status, error.retry_after)
         else:
-            hint = diagnosis.hint if diagnosis else self._lock_hint(item, record_id)
+            hint = diagnosis.hint if diagnosis else self._lock_hint(item, record_id, longer=longer)
         return RecordOutcome(
             position=position,
             record_id=record_id,
@@ -93,7 +97,7 @@ class Judge:
         needs_person = item.guarded and item.code in UNAPPROVED
         return choose(item.code, state, self.call.endpoint.family) if needs_person else None
 
-    def _lock_hint(self, item: Item, record_id: str | None) -> str:
+    def _lock_hint(self, item: Item, record_id: str | None, *, longer: bool) -> str:
         if not item.guarded:
             return ""
         return hint_for_lock(
@@ -103,6 +107,7 @@ class Judge:
             module=self.call.route.module,
             record_id=record_id,
             version=self.version,
+            longer=longer,
         )
 
 
@@ -116,6 +121,7 @@ def outcomes_of(exchange: Exchange[Any], judge: Judge) -> tuple[RecordOutcome, .
 
 def slot_outcomes(exchange: Exchange[Any], judge: Judge) -> tuple[RecordOutcome, ...]:
     """Judge every slot of an exchange."""
+    longer = exchange.reason in {None, GiveUpReason.TIMEOUT, GiveUpReason.ATTEMPTS}
     return tuple(
         judge.outcome(
             item,
@@ -123,6 +129,7 @@ def slot_outcomes(exchange: Exchange[Any], judge: Judge) -> tuple[RecordOutcome,
             _first(exchange.places[slot], item.sub, slot),
             uncertain=slot in exchange.uncertain,
             error=exchange.error,
+            longer=longer,
         )
         for slot, item in enumerate(exchange.items)
     )
@@ -145,30 +152,32 @@ def outcomes_in(answer: Answer[Any], judge: Judge) -> tuple[RecordOutcome, ...]:
 def failed_as_a_whole(answer: Answer[Any], call: Call) -> bool:
     """Return whether an answer tells of the call, and not of each record that the call names."""
     envelope = answer.envelope
-    if answer.status < _CLIENT_ERROR and (answer.conclusive or call.endpoint.family is Family.OTHER):
-        return False  # other endpoints may answer a success in any way
     if envelope is None:
-        return True
+        return answer.status >= _CLIENT_ERROR or (not answer.conclusive and _is_known(call))
     if envelope.composite or any(item.succeeded for item in envelope.items):
         return False
     if call.ids is None or call.names_one:
         return envelope.bare and not envelope.guarded and not _names_record(call)
-    return _tells_of_less(call, envelope)
+    return _tells_of_less(answer, call, envelope)
+
+
+def _is_known(call: Call) -> bool:
+    """Return whether the form of a success is known: other endpoints may answer one in any way."""
+    return call.endpoint.family is not Family.OTHER and call.route.names_module
 
 
 def _names_record(call: Call) -> bool:
     """Return whether the path names a record: `settings/variables` looks as if it did."""
     route = call.route
-    known = route.endpoint.family is not Family.OTHER or route.external
-    return route.names_record and (known or (route.record_id or "").isdecimal())
+    return route.names_record and (route.external or _is_known(call) or (route.record_id or "").isdecimal())
 
 
-def _tells_of_less(call: Call, envelope: Envelope) -> bool:
+def _tells_of_less(answer: Answer[Any], call: Call, envelope: Envelope) -> bool:
     """Return whether a refusal has one item for the whole call, or items for those records only that caused it."""
     ids, items = call.ids or (), envelope.items
     if envelope.key == "tags":
         return True
-    if len(items) == len(ids):
+    if len(items) == len(ids) or (answer.status < _CLIENT_ERROR and envelope.listed):
         return False
     return len(items) == 1 or len(set(_named_places(call, envelope)) - {None}) == len(items)
 
@@ -186,7 +195,7 @@ def _completed(answer: Answer[Any], judge: Judge, outcomes: tuple[RecordOutcome,
     """
     call = judge.call
     if not failed_as_a_whole(answer, call):
-        return outcomes
+        return tuple(_doubted(outcome, answer, call) for outcome in outcomes)
     if not call.ids or (call.names_one and not _names_record(call)):
         return ()
     causes = _causes(answer, call, outcomes)
@@ -198,6 +207,13 @@ def _completed(answer: Answer[Any], judge: Judge, outcomes: tuple[RecordOutcome,
         causes.get(position) or _alike(answer, call, position, record_id, bystander=bool(causes))
         for position, record_id in enumerate(call.ids)
     )
+
+
+def _doubted(outcome: RecordOutcome, answer: Answer[Any], call: Call) -> RecordOutcome:
+    """Return an outcome as far as the status of its answer bears it: a failing server refuses nothing for certain."""
+    if answer.status < _SERVER_ERROR or outcome.succeeded or outcome.blocked or call.endpoint.reads:
+        return outcome
+    return replace(outcome, uncertain=True, hint=hint_for_uncertain(str(answer.error)))
 
 
 def _causes(answer: Answer[Any], call: Call, outcomes: Sequence[RecordOutcome]) -> dict[int, RecordOutcome]:

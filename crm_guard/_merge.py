@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from crm_guard._exchange import Exchange
 
 _OK: Final = 200
+_ACCEPTED: Final = 202
+_WHOLE: Final = frozenset({200, 201, 202})
+_PARTS: Final = _WHOLE | {207}
 _COUNTERS: Final = ("success_count", "locked_count")
 
 
@@ -44,7 +47,8 @@ def merge(exchange: Exchange[Any], items: Sequence[Item]) -> Merged:
     alike = [answer for answer in exchange.answers if _is_of(answer, kind)]
     models = [answer for answer in alike if answer.envelope and _same_shape(answer.envelope, exchange.envelope)]
     model = models[-1] if models else exchange.answers[0]
-    status = alike[-1].status if alike else _usual_status(exchange, kind)
+    said = [answer.status for answer in alike if _may_say(answer, kind)]
+    status = said[-1] if said else _usual_status(exchange, kind)
     return Merged(status, write_body(model.envelope or exchange.envelope, items))
 
 
@@ -79,6 +83,13 @@ def _kind(items: Sequence[Item]) -> _Kind:
 
 def _is_of(answer: Answer[Any], kind: _Kind) -> bool:
     return answer.envelope is not None and not answer.failed and _kind(answer.envelope.items) is kind
+
+
+def _may_say(answer: Answer[Any], kind: _Kind) -> bool:
+    """Return whether the status of an answer is one that CRM gives to a call of this kind as a whole."""
+    if kind is _Kind.ALL and answer.status == _ACCEPTED:  # also that of a change of owners that succeeded in part
+        return answer.envelope is not None and all(item.code == "SCHEDULED" for item in answer.envelope.items)
+    return answer.status in (_WHOLE if kind is _Kind.ALL else _PARTS) or kind is _Kind.NONE
 
 
 def _same_shape(envelope: Envelope, first: Envelope) -> bool:

@@ -68,7 +68,7 @@ def _look_ahead(raw: Any, limit: int) -> bytes | None:
 def _peek(response: Response, raw: HTTPResponse, limit: int) -> bytes | None:
     """Read a stream and decode what was read, then put it back."""
     rewound = _Rewound(raw)
-    response.raw = rewound.response()
+    response.raw = rewound.response(getattr(response.request, "method", None))
     head = rewound.peek(limit + 1)
     if head is None or len(head) > limit:
         return None
@@ -118,8 +118,9 @@ class _Rewound(io.RawIOBase):
         self._pieces = rest.stream(_PIECE, decode_content=False)
         self._ready = bytearray()
         self._failure: Exception | None = None
+        self._ended = False
 
-    def response(self) -> HTTPResponse:
+    def response(self, method: str | None) -> HTTPResponse:
         """Return a response like the one that is read from, with this as its body."""
         again = _Again(
             body=self,
@@ -132,9 +133,17 @@ class _Rewound(io.RawIOBase):
             original_response=getattr(self._rest, "_original_response", None),
             retries=self._rest.retries,
             enforce_content_length=False,  # the one that is read from does
+            request_method=method,
+            request_url=self._rest.url,
         )
         again.lent = self._connection
+        if hasattr(self._rest, "version_string"):  # since urllib3 2.3
+            again.version_string = self._rest.version_string
         return again
+
+    def isclosed(self) -> bool:
+        """Return whether all of the body was given, as `http.client` does."""
+        return self.closed or (self._ended and not self._ready and self._failure is None)
 
     def peek(self, amount: int) -> bytes | None:
         """Return up to `amount` bytes, which stay to be read; None where reading failed."""
@@ -144,8 +153,8 @@ class _Rewound(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         amount = None if size < 0 else size
         self._fill(amount)
-        if amount is None and self._failure is not None:
-            raise self._failure
+        if amount is None:
+            self._fail()
         return self._give(amount)
 
     def read1(self, size: int = -1) -> bytes:
@@ -153,22 +162,27 @@ class _Rewound(io.RawIOBase):
         return self._give(None if size < 0 else size)
 
     def _give(self, amount: int | None) -> bytes:
-        if self._failure is not None and not self._ready and amount != 0:
-            raise self._failure
+        if not self._ready and amount != 0:
+            self._fail()
         given = bytes(self._ready[:amount])
         del self._ready[:amount]
         return given
 
+    def _fail(self) -> None:
+        """Raise what broke the body off, once: afterwards it is at its end."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
     def _fill(self, amount: int | None) -> None:
-        while self._failure is None and (amount is None or len(self._ready) < amount):
+        while not self._ended and (amount is None or len(self._ready) < amount):
             try:
                 piece = next(self._pieces, None)
             except (TransportError, OSError) as exc:
-                self._failure = exc
+                self._failure, self._ended = exc, True
             else:
-                if piece is None:
-                    return
-                self._ready += piece
+                self._ready += piece or b""
+                self._ended = piece is None
 
     def close(self) -> None:
         self._rest.close()

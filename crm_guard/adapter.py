@@ -1,4 +1,4 @@
-"""The adapter: the only file that sends and waits. What to do is decided by the pure modules around it."""
+"""The adapter: sends each call, looks at its answer, and leaves what met a refusal to a conversation."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class GuardAdapter(HTTPAdapter):
         self.scopes = ScopeMemory()
         self.locks: LockRegistry = self._registry()
         self.lengths = LockLengths() if self._clock else _process_lengths()
-        self._tail = tail_finder(self.settings.path_pattern)
+        self.tail_of = tail_finder(self.settings.path_pattern)
         self._warned = False
 
     def _registry(self) -> LockRegistry:
@@ -161,11 +161,11 @@ class GuardAdapter(HTTPAdapter):
             GuardError: A resend failed in transport after other records had their results: see `__cause__`.
             requests.RequestException: As from any adapter.
         """
-        start = self._tail(request.url or "")
-        if start < 0 or (_nesting.guarded and self._tell_of_nesting()):
-            return self.transmit(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
         if not isinstance(request, PreparedRequest):
             raise TypeError(_FOREIGN.format(kind=f"{type(request).__module__}.{type(request).__qualname__}"))
+        start = self.tail_of(request.url or "")
+        if start < 0 or (_nesting.guarded and self._tell_of_nesting()):
+            return self.transmit(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
         token = self.stops.token
         if self.locks:
             call = self._call(
@@ -184,7 +184,7 @@ class GuardAdapter(HTTPAdapter):
 
     def guards(self, url: str) -> bool:
         """Return whether `url` is that of a CRM call, by `path_pattern` and an API version in its path."""
-        return self._tail(url) >= 0
+        return self.tail_of(url) >= 0
 
     def close(self) -> None:
         """Drop idle connections, as the stock adapter does. Calls under way go on, waiting ones too."""
@@ -291,9 +291,10 @@ def _make_registry(settings: GuardSettings, *, own: bool) -> LockRegistry:
     if not settings.share_locks:
         return Unshared()
     if settings.lock_registry != "memory":
-        from crm_guard.redis_locks import RedisLockRegistry  # noqa: PLC0415 (an optional dependency)
+        from crm_guard.redis_locks import RedisLockRegistry, shared_registry  # noqa: PLC0415 (an optional dependency)
 
-        return RedisLockRegistry(settings.lock_registry, wake_at_once=settings.wake_at_once)
+        make = RedisLockRegistry if own else shared_registry
+        return make(settings.lock_registry, wake_at_once=settings.wake_at_once)
     # Instants of a clock of its own mean nothing to other adapters.
     return (
         MemoryLockRegistry(wake_at_once=settings.wake_at_once) if own else _process_registry(settings.wake_at_once)

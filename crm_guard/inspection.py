@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from requests import PreparedRequest, Response
+from requests.exceptions import RequestException
 
 from crm_guard._address import tail_finder, version_before
 from crm_guard._answer import read_answer
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DEFAULTS: Final = GuardSettings()
-_tail: Final = tail_finder(_DEFAULTS.path_pattern)
+_usual_tail: Final = tail_finder(_DEFAULTS.path_pattern)
 _CLIENT_ERROR: Final = 400
 
 
@@ -39,18 +40,17 @@ def get_report(response: Response | BaseException) -> GuardReport:
         The body of a successful read is not touched.
     """
     if isinstance(response, Response):
-        return attached_report(response) or _read(response)
-    chain = list(_chain(response))
-    carried = [getattr(error, "response", None) for error in chain]
-    reports = (attached_report(carrier) for pair in zip(chain, carried, strict=True) for carrier in pair)
-    found = next((report for report in reports if report is not None), None)
-    if found is not None:
-        return found
-    return next((_read(answer) for answer in carried if isinstance(answer, Response)), GuardReport())
+        return attached_report(response) or _read(response) or GuardReport(_response=response)
+    links = _links(response)
+    found = (attached_report(link) or _carried(getattr(link, "response", None)) for link in links)
+    return next((report for report in found if report is not None), GuardReport())
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and all that it came from, the nearest first."""
+def _links(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and all that it came from, the nearest first.
+
+    An error of `requests` that knows its request is about that one, not about what was being handled meanwhile.
+    """
     waiting, seen = [error], set[int]()
     while waiting:
         found = waiting.pop(0)
@@ -58,22 +58,33 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(found))
         yield found
+        own = isinstance(found, RequestException) and (found.request is not None or found.response is not None)
         group = found.exceptions if isinstance(found, BaseExceptionGroup) else ()
-        waiting += [origin for origin in (found.__cause__, found.__context__, *group) if origin is not None]
+        origins = (found.__cause__, None if own else found.__context__, *group)
+        waiting += [origin for origin in origins if origin is not None]
 
 
-def _read(response: Response) -> GuardReport:
-    request: PreparedRequest | None = response.request
-    url = (request.url if request is not None else None) or ""
-    start, status = _tail(url), response.status_code
-    if request is None or start < 0 or (request.method in READ_METHODS and status < _CLIENT_ERROR):
-        return GuardReport(_response=response)
-    gone = getattr(response, "_content_consumed", False) and getattr(response, "_content", False) is False
-    if gone and status < _CLIENT_ERROR:  # the caller has read it as a stream, and knows more than we do
-        return GuardReport(_response=response)
+def _carried(response: object) -> GuardReport | None:
+    """Return the report of the response that an exception carries; None if it is no CRM answer."""
+    return (attached_report(response) or _read(response)) if isinstance(response, Response) else None
+
+
+def _read(response: Response) -> GuardReport | None:
+    """Return what a response itself tells, None if it is no CRM answer that can be looked into."""
+    request: object = response.request  # of a response made by hand anything, and no status at all
+    status: object = response.status_code
+    if not isinstance(request, PreparedRequest) or not isinstance(status, int):
+        return None
+    url = request.url or ""
+    # The guard that sent it knows which URLs are CRM calls: a gateway may have paths of its own.
+    start = getattr(getattr(response, "connection", None), "tail_of", _usual_tail)(url)
+    if start < 0 or (request.method in READ_METHODS and status < _CLIENT_ERROR):
+        return None
+    body = _body_of(response)
+    if body is None and status < _CLIENT_ERROR:  # whoever has read it knows more than we do
+        return None
     external = "X-EXTERNAL" in request.headers
     call = read_call(request.method or "", url, start, lambda: plain_body(request), external=external)
-    body = b"" if gone else response.content or b""
     answer = read_answer(response, status, body, call, retry_after=seconds_to_wait(response))
     judge = Judge(call, _DEFAULTS.retry_actions, version_before(url, start))
     error = error_in(answer, call)
@@ -83,3 +94,21 @@ def _read(response: Response) -> GuardReport:
         error=error,
         _response=response,
     )
+
+
+def _body_of(response: Response) -> bytes | None:
+    """Return the body; None where it was read as a stream, in part or in whole, or breaks off."""
+    if getattr(response, "_content", False) is False and _was_read(response):
+        return None
+    try:
+        return response.content or b""
+    except (RequestException, RuntimeError):
+        return None
+
+
+def _was_read(response: Response) -> bool:
+    raw = response.raw
+    try:
+        return bool(getattr(response, "_content_consumed", False) or raw.closed or raw.tell() > 0)
+    except Exception:  # noqa: BLE001 (not every raw object can tell)
+        return False

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _STRAY_DELAYS = 3.0
 _STRAY_SHARE = 3.0
 _LEAST_SLACK = 1.0
-"""A wait is announced anew once it has lasted twice as long as was announced, and at least so many seconds longer."""
+"""Seconds, at the least, by which a wait outlasts what was announced before it is announced anew."""
 
 
 def unannounced(seconds: float) -> None:

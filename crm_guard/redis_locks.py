@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import uuid
 import weakref
@@ -466,6 +467,33 @@ class RedisWaiter(SharedWaiter):
             origin = self._registry.slots.pop(self._name, None)
         if origin is not None:
             self._link.give_slot(origin, self._name)
+
+
+_sharing = threading.Lock()
+_shared: weakref.WeakValueDictionary[tuple[str, int], RedisLockRegistry] = weakref.WeakValueDictionary()
+
+
+def shared_registry(url: str, *, wake_at_once: int) -> RedisLockRegistry:
+    """Return the registry that all of the process share for a URL; it ends with the last who holds it. Thread-safe.
+
+    Raises:
+        ImportError: `redis` is not installed.
+        ValueError: The URL, or `wake_at_once`, is of no use.
+    """
+    with _sharing:
+        found = _shared.get((url, wake_at_once))
+        if found is None:
+            _shared[url, wake_at_once] = found = RedisLockRegistry(url, wake_at_once=wake_at_once)
+        return found
+
+
+def _forked() -> None:
+    global _sharing  # noqa: PLW0603 (another thread of the parent may have held it)
+    _sharing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _connect(url: str, timeout: float) -> Any:

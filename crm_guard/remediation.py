@@ -180,13 +180,13 @@ _STATE_NOTES = {
 _OTHER_STATE_NOTE = "The record's $approval_state, {state}, does not settle the case."
 
 _ZIA_LOCK_HINT = (
-    "Zia is checking an image of this record, and the lock ends by itself: {again} later, or {wait}. Do not upload "
-    "or delete images meanwhile: that can start the check again."
+    "Zia is checking an image of this record, and the lock ends by itself: {again} later{wait}. Do not upload or "
+    "delete images meanwhile: that can start the check again."
 )
 _KNOWN_LOCK_HINT = (
-    "This record is locked by {action}, which `retry_actions` takes for temporary: {again} later, or {wait}."
+    "This record is locked by {action}, which `retry_actions` takes for temporary: {again} later{wait}."
 )
-_MORE_TIME = "raise `timeout` and `attempts` so that the guard waits longer"
+_MORE_TIME = ", or raise `timeout` and `attempts` so that the guard waits longer"
 _UNKNOWN_LOCK_HINT = (
     "This record is locked by {action}, which is not in `retry_actions`, so the guard does not wait for it. If the "
     "lock ends by itself, {wait}; if not, have it lifted in CRM, and do not retry on a timer."
@@ -202,16 +202,15 @@ _NAMELESS_LOCK_HINT = (
     "holds it, GET {path} tells who locked it and DELETE {path}/{{lockId}} lifts a manual lock."
 )
 _UNCERTAIN_HINT = (
-    "CRM's answer to the last send of this record {met}, so it may have been written: read the record before you "
-    "repeat the call."
+    "The last send of this record {met}, so it may have been written: read the record before you repeat the call."
 )
 _FOLLOW_UP_HINT = (
     "This record was locked when CRM last answered for it, and was not written since: the next send met {error}. "
     "{advice} then send the records that remain again."
 )
 _REFUSED_WITH_OTHERS_HINT = (
-    "CRM refused the whole call because of another record: this one was not written. Send it again without the "
-    "refused one."
+    "CRM refused the call because of another record, and by its documentation a refused call writes nothing: send "
+    "this record again without the refused one."
 )
 _RECHECK_HINT = (
     "Zia is checking an image of this record again: {again} in a minute or two, and do not upload another image "
@@ -267,6 +266,7 @@ def hint_for_lock(
     module: str | None = None,
     record_id: str | None = None,
     version: str = "v8",
+    longer: bool = True,
 ) -> str:
     """Return what to do about `RECORD_LOCKED`.
 
@@ -277,6 +277,7 @@ def hint_for_lock(
         module: The module's API name, for the calls that a hint names; left out of them if it is none.
         record_id: The record's id, likewise.
         version: The API version in those calls; v8 if it is none.
+        longer: Whether a larger budget would have helped: not where something else ended the wait.
     """
     path = _lock_path(module, record_id, version)
     if action == _FEATURE_LOCK:
@@ -284,7 +285,7 @@ def hint_for_lock(
         return _FEATURE_LOCK_HINT.format(what=what, path=path)
     if not action:
         return _NAMELESS_LOCK_HINT.format(path=path)
-    return _waiting_hint(action, retryable, family)
+    return _waiting_hint(action, retryable, family, longer=longer)
 
 
 def hint_for_uncertain(error: str | None) -> str:
@@ -293,7 +294,7 @@ def hint_for_uncertain(error: str | None) -> str:
     Args:
         error: What came instead of a result, as `shown_error` puts it; None where nothing is known of it.
     """
-    return _UNCERTAIN_HINT.format(met=f"has no result for it ({error})" if error else "was lost")
+    return _UNCERTAIN_HINT.format(met=f"met {error}" if error else "has no answer that names it")
 
 
 def hint_for_follow_up(error: str, status: int | None, retry_after: float | None) -> str:
@@ -356,18 +357,15 @@ def _state_note(state: str, cases: tuple[ApprovalCase, ...]) -> str:
     return f"{note} If the call still fails, look in CRM {tail}"
 
 
-def _waiting_hint(action: str, retryable: bool, family: Family) -> str:
+def _waiting_hint(action: str, retryable: bool, family: Family, *, longer: bool) -> str:
     """Return the hint for a lock that only its `action` describes."""
     harmless = _TOKEN.fullmatch(action) is not None
     adding = f'add "{action}" to `retry_actions`' if harmless else "add its action to `retry_actions`"
-    text = _KNOWN_LOCK_HINT if retryable else _UNKNOWN_LOCK_HINT
+    wait = (_MORE_TIME if longer else "") if retryable else f"{adding} and the guard waits for it"
     if action == _ZIA_LOCK:
-        text = _ZIA_LOCK_HINT
-    return text.format(
-        again=_again(family),
-        action=action if harmless else "an unrecognised action",
-        wait=_MORE_TIME if retryable else f"{adding} and the guard waits for it",
-    )
+        return _ZIA_LOCK_HINT.format(again=_again(family), wait=wait if retryable else f", or {wait}")
+    text = _KNOWN_LOCK_HINT if retryable else _UNKNOWN_LOCK_HINT
+    return text.format(again=_again(family), action=action if harmless else "an unrecognised action", wait=wait)
 
 
 def _lock_path(module: str | None, record_id: str | None, version: str) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _NEEDS_APPROVAL: Final = frozenset({"NOT_APPROVED", "NOT_REVIEWED"})
 _NAMES_SHOWN: Final = 5
+_REQUEST_TIMEOUT: Final = 408
 
 _ATTRIBUTE: Final = "_crm_guard_report"
 
@@ -56,8 +57,8 @@ class CallError:
 
     @property
     def refused(self) -> bool:
-        """Whether nothing was applied for certain: CRM refused the call (4xx)."""
-        return self.status is not None and 400 <= self.status < 500
+        """Whether nothing was applied for certain: CRM refused the call (4xx, but for the 408 of a gateway)."""
+        return self.status is not None and 400 <= self.status < 500 and self.status != _REQUEST_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,9 +194,9 @@ class GuardReport:
         about = f" ({cause})" if cause else ""
         parts = [f"CRM refused {self._which(chosen)} with {first.code}{about}."]
         if kind is RecordLockedError and self.reason:
-            sent = "once" if self.attempts == 1 else f"{self.attempts} times"
+            sent = {0: "Not sent", 1: "Sent once"}.get(self.attempts, f"Sent {self.attempts} times")
             why = _STOPPED[self.reason].format(error=self.error or "another problem")
-            parts.append(f"Sent {sent}, waited {self.waited:.1f} s: {why}.")
+            parts.append(f"{sent}, waited {self.waited:.1f} s: {why}.")
         return " ".join([*parts, first.hint]).strip()
 
     def _which(self, chosen: list[RecordOutcome]) -> str:

@@ -53,7 +53,7 @@ def test_a_resend_that_is_answered_without_a_result_is_uncertain(name, status, b
     (outcome,) = report.outcomes
     assert (outcome.succeeded, outcome.uncertain, outcome.retryable) == (False, True, False)
     assert (report.reason, report.error.status) == (GiveUpReason.FOLLOW_UP, status)
-    assert f"({status} without a result)" in outcome.hint
+    assert f"met {status} without a result, so" in outcome.hint
     assert len(world.engine.calls) == 2
     assert report.remaining_request() is None
 

@@ -379,15 +379,18 @@ def test_a_dropped_registry_ends_its_thread(server, eventually):
     eventually(lambda: not listener.is_alive())
 
 
-def test_the_end_of_a_session_does_not_end_the_sharing_of_its_guard_but_that_of_the_guard_does(server, eventually):
-    adapter = GuardAdapter(GuardSettings(lock_registry=server.url))
-    listener = adapter.locks._listener
+def test_guards_of_one_process_share_a_registry_that_outlives_their_sessions_but_not_the_guards(server, eventually):
+    settings = GuardSettings(lock_registry=server.url)
+    adapters = [GuardAdapter(settings) for _ in range(20)]
+    (registry,) = {adapter.locks for adapter in adapters}
+    listener = registry._listener
     with requests.Session() as session:
-        session.mount("https://", adapter)
-    assert adapter.locks.link.works()
+        session.mount("https://", adapters[0])
+    assert registry.link.works()
+    assert GuardAdapter(GuardSettings(lock_registry=server.url, wake_at_once=3)).locks is not registry
+    assert GuardAdapter(settings, clock=SystemClock()).locks is not registry, "instants of another clock"
     assert listener.is_alive()
-    session.close()
-    del adapter, session
+    del adapters, session, registry
     gc.collect()
     eventually(lambda: not listener.is_alive())
 
