@@ -16,9 +16,9 @@ from crm_guard._batch import read_call
 from crm_guard._clock import Wake
 from crm_guard._envelope import LOCKED
 from crm_guard._exchange import Exchange, Wait, credits_left
-from crm_guard._glance import marked
 from crm_guard._judgement import (
     Judge,
+    early_outcomes,
     error_in,
     failed_as_a_whole,
     outcomes_in,
@@ -33,7 +33,7 @@ from crm_guard.events import EventKind
 from crm_guard.locks import Unshared, unannounced
 from crm_guard.remaining import RemainingRequest
 from crm_guard.remediation import Family
-from crm_guard.report import CallError, GuardReport, RecordOutcome, attach_report
+from crm_guard.report import CallError, GuardReport, attach_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from crm_guard._envelope import Item
     from crm_guard.adapter import GuardAdapter
     from crm_guard.locks import LockRegistry, Waiter
+    from crm_guard.report import RecordOutcome
 
 _log: Final = logging.getLogger("crm_guard")
 _CLIENT_ERROR: Final = 400
@@ -110,35 +111,31 @@ class GuardedCall:
     def run_after_verdict(self) -> Response:
         """Wait until the records are said to be free or the budget is spent, and only then send."""
         with self._watched():
-            ids = self._call.ids or ()
-            keys = self._keys(ids)
-            self._teller.tell(EventKind.LOCKED, ids, attempt=0, code=LOCKED)
-            self._waiting = lambda delay: self._teller.tell(
-                EventKind.WAITING, ids, attempt=0, code=LOCKED, delay=delay
-            )
+            self._tell_early(EventKind.LOCKED, attempt=0)
+            self._waiting = lambda delay: self._tell_early(EventKind.WAITING, attempt=0, delay=delay)
             try:
+                keys = self._keys(self._call.ids or ())
                 self._sleep(self._waiter, keys, next(self._waits), self._begin())
+                self._in_flight = True
+                response = self._adapter.transmit(self._request, **self._options)
+                self._in_flight = False
             except BaseException as exc:
                 self._break_off_early(exc)
                 raise
-            response = self._adapter.transmit(self._request, **self._options)
             body = self._adapter.readable(self._request, response, stream=self._options["stream"])
-            if body is not None and marked(body):
-                return self._converse(response, body)
-            if response.status_code < _CLIENT_ERROR:
-                self._waiter.verdict(locked=(), free=keys)
-                self._teller.tell(EventKind.UNLOCKED, ids, attempt=1, code=LOCKED)
-            return self._reported(response, body)
+            answer = self._answer(response, body)
+            if answer.envelope is not None and answer.envelope.guarded:
+                return self._converse(answer)
+            return self._report_early(answer)
 
     def run(self, response: Response, body: bytes) -> Response:
         """Lead the call from its first answer to its result."""
         with self._watched():
-            return self._converse(response, body)
+            answer = self._answer(response, body)
+            refused = answer.envelope is not None and answer.envelope.guarded
+            return self._converse(answer) if refused else response
 
-    def _converse(self, response: Response, body: bytes) -> Response:
-        answer = self._answer(response, body)
-        if answer.envelope is None or not answer.envelope.guarded:
-            return response
+    def _converse(self, answer: Answer[Response]) -> Response:
         exchange = Exchange(
             self._call,
             answer,
@@ -160,19 +157,34 @@ class GuardedCall:
             self._break_off(exchange, exc)
         return self._finish(exchange, outcomes)
 
-    def _reported(self, response: Response, body: bytes | None) -> Response:
-        """Note the wait on an answer that holds no refusal."""
-        answer = self._answer(response, body)
+    def _report_early(self, answer: Answer[Response]) -> Response:
+        """Note the wait before the first send on an answer that refuses nothing for a lock, and tell of its end."""
         error = error_in(answer, self._call)
+        if error is None:
+            if answer.status < _CLIENT_ERROR:
+                self._waiter.verdict(locked=(), free=self._keys(self._call.ids or ()))
+            self._tell_early(EventKind.UNLOCKED, attempt=1)
+        else:
+            self._tell_early(EventKind.GAVE_UP, attempt=1, reason=GiveUpReason.FOLLOW_UP, error=error)
         report = GuardReport(
             outcomes=outcomes_in(answer, self._judge),
             waited=self._waited,
             retry_after=error.retry_after if error else None,
             error=error,
-            _response=response,
+            _response=answer.response,
         )
-        attach_report(response, report)
-        return response
+        attach_report(answer.response, report)
+        return answer.response
+
+    def _tell_early(self, kind: EventKind, **about: Any) -> None:
+        """Tell of records that are known to be locked, before CRM has said so to this call."""
+        self._teller.tell(kind, self._call.ids or (), code=LOCKED, action=self._known_action, **about)
+
+    @property
+    def _known_action(self) -> str | None:
+        """What locks the records that are known to be locked: the registry holds those of `retry_actions` alone."""
+        actions = self._settings.retry_actions
+        return actions[0] if len(actions) == 1 else None
 
     def _exhaust(self, exchange: Exchange[Response]) -> None:
         """Wait and send again until nothing is pending, or something says stop."""
@@ -211,8 +223,7 @@ class GuardedCall:
         self._spent += 1
         self._in_flight = True
         response = self._adapter.transmit(request, **self._options)
-        stream = self._options["stream"]
-        answer = self._answer(response, self._adapter.readable(request, response, stream=stream, challenges=True))
+        answer = self._answer(response, self._adapter.readable(request, response, stream=self._options["stream"]))
         exchange.absorb(answer)
         self._in_flight = False  # not sooner: an answer that is half taken in says nothing yet
         unfree = {*exchange.pending, *exchange.uncertain}
@@ -347,24 +358,31 @@ class GuardedCall:
         raise cause
 
     def _break_off_early(self, cause: BaseException) -> None:
-        """Put a report on what ended the wait before the first send: all of the call can be sent later."""
-        ids = self._call.ids or ()
+        """Put a report on what ended a call that waited before its first send, or that send itself."""
         reason, error = _reason_of(cause)
+        sent = self._in_flight
+        uncertain = sent and (self._adapter.repeats or not _wire.never_sent(cause))
         report = GuardReport(
-            outcomes=tuple(
-                RecordOutcome(position=position, record_id=record_id, code=LOCKED, retryable=True)
-                for position, record_id in enumerate(ids)
-            ),
-            attempts=0,
+            outcomes=early_outcomes(self._judge, self._known_action, error if sent else None, uncertain=uncertain),
+            attempts=int(sent),
             waited=self._waited,
-            credits_spent=0,
+            credits_spent=int(sent),
             reason=reason,
+            retry_after=None if uncertain else self._settings.wait_max,
             error=error,
-            _remaining=RemainingRequest.of(self._request) if _wire.replayable(self._request) else None,
+            _remaining=None if uncertain else self._whole(),
         )
         attach_report(cause, report)
         cause.add_note(f"crm_guard: {_broken_off(report)}")
-        self._teller.tell(EventKind.GAVE_UP, ids, attempt=0, code=LOCKED, reason=reason, error=error)
+        self._tell_early(EventKind.GAVE_UP, attempt=int(sent), reason=reason, error=error)
+
+    def _whole(self) -> RemainingRequest | None:
+        """Return the whole request, to be sent later; None where it cannot be sent again."""
+        return (
+            RemainingRequest.of(_wire.copy_of(self._request, None, None))
+            if _wire.replayable(self._request)
+            else None
+        )
 
     def _diagnose(self, exchange: Exchange[Response], ids: Sequence[str]) -> dict[str, str]:
         """Ask CRM for the approval states behind the refusals. No error: what cannot be learnt is left out."""
@@ -456,10 +474,11 @@ def _reason_of(cause: BaseException) -> tuple[GiveUpReason, CallError | None]:
 def _broken_off(report: GuardReport) -> str:
     """Say in one paragraph what is known of a call that broke off."""
     written = sum(outcome.succeeded for outcome in report.outcomes)
+    blocked = sum(not outcome.uncertain for outcome in report.blocked)
     unknown = sum(outcome.uncertain for outcome in report.outcomes)
     cause = f" by {report.error}" if report.error else ""
     return (
         f"the call was broken off{cause} after {report.attempts} sends and {report.waited:.1f} s of waiting: "
-        f"{written} of {len(report.outcomes)} records were written, {len(report.blocked)} are blocked, and of "
-        f"{unknown} it is not known. crm_guard.get_report() of this exception tells which."
+        f"{written} of {len(report.outcomes)} records were written, {blocked} still blocked, {unknown} not known. "
+        "crm_guard.get_report() of this exception tells which."
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from crm_guard._approval import Diagnosis, choose
 from crm_guard._batch import Call, lay, pointed, records
-from crm_guard._envelope import UNAPPROVED, Envelope, Item
+from crm_guard._envelope import LOCKED, UNAPPROVED, Envelope, Item
 from crm_guard.errors import GiveUpReason
 from crm_guard.remediation import (
     Family,
@@ -149,6 +149,35 @@ def outcomes_in(answer: Answer[Any], judge: Judge) -> tuple[RecordOutcome, ...]:
     return _completed(answer, judge, outcomes)
 
 
+def early_outcomes(
+    judge: Judge, action: str | None, error: CallError | None, *, uncertain: bool
+) -> tuple[RecordOutcome, ...]:
+    """Return the outcomes of a call without an answer, whose records were known to be locked.
+
+    Args:
+        judge: Of the call.
+        action: What locks them, None where that is not known.
+        error: What the first send met, None where there was none.
+        uncertain: Whether they may have been written.
+    """
+    if uncertain:
+        hint = hint_for_uncertain(str(error) if error else None)
+    else:
+        hint = hint_for_lock(action, retryable=True, family=judge.call.endpoint.family, longer=False)
+    return tuple(
+        RecordOutcome(
+            position=position,
+            record_id=record_id,
+            code=LOCKED,
+            action=action,
+            retryable=not uncertain,
+            hint=hint,
+            uncertain=uncertain,
+        )
+        for position, record_id in enumerate(judge.call.ids or ())
+    )
+
+
 def failed_as_a_whole(answer: Answer[Any], call: Call) -> bool:
     """Return whether an answer tells of the call, and not of each record that the call names."""
     envelope = answer.envelope
@@ -210,7 +239,7 @@ def _completed(answer: Answer[Any], judge: Judge, outcomes: tuple[RecordOutcome,
 
 
 def _doubted(outcome: RecordOutcome, answer: Answer[Any], call: Call) -> RecordOutcome:
-    """Return an outcome as far as the status of its answer bears it: a failing server refuses nothing for certain."""
+    """Return an outcome as far as its answer bears it: a failing server refuses nothing for certain."""
     if answer.status < _SERVER_ERROR or outcome.succeeded or outcome.blocked or call.endpoint.reads:
         return outcome
     return replace(outcome, uncertain=True, hint=hint_for_uncertain(str(answer.error)))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _CLIENT_ERROR: Final = 400
 _CHALLENGES: Final = frozenset({401, 407})
+"""Where a hook authenticates (NTLM), it needs the very connection that such an answer came by."""
 _CALL: Final = "GuardAdapter("
 _NESTED: Final = "a guard sends through another guard: waits and sends would multiply, so the inner one only sends"
 _FOREIGN: Final = (
@@ -255,29 +256,18 @@ class GuardAdapter(HTTPAdapter):
 
         return GuardedCall(self, request, options, start, token)
 
-    def readable(
-        self, request: PreparedRequest, response: Response, *, stream: bool, challenges: bool = False
-    ) -> bytes | None:
-        """Return the body if items may be in it; read nothing that is no JSON, or belongs to a successful read.
-
-        Args:
-            request: What was sent.
-            response: The answer.
-            stream: As in :meth:`send`.
-            challenges: Whether to read a 401 or 407 too. These belong to the session's authentication, which may
-                need the connection that they came by (NTLM).
-        """
+    def readable(self, request: PreparedRequest, response: Response, *, stream: bool) -> bytes | None:
+        """Return the body if items may be in it; read nothing that is no JSON, or belongs to a successful read."""
         status = response.status_code
-        if (status < _CLIENT_ERROR and request.method in READ_METHODS) or (
-            status in _CHALLENGES and not challenges
-        ):
+        if status < _CLIENT_ERROR and request.method in READ_METHODS:
             return None
         kind = response.headers.get("Content-Type")
         if kind and "json" not in kind.lower():
             return None
-        # A hook looks at the answer before the session reads it.
-        unread = stream or request.hooks.get("response")
-        return _wire.bounded_body(response, self.settings.max_inspect_bytes, unread=unread)
+        hooks = request.hooks.get("response")  # these look at the answer before the session reads it
+        if hooks and status in _CHALLENGES:
+            return None
+        return _wire.bounded_body(response, self.settings.max_inspect_bytes, unread=stream or hooks)
 
     def _tell_of_nesting(self) -> bool:
         """Warn, once, that another guard is sending through this one, unknown to it. Return True."""

@@ -189,15 +189,22 @@ class TestWithoutAHook:
             response = session.put(server.url, json=OK)
         assert response.raw is built[0], "no wrapper where nobody looks"
 
+
+class TestAChallenge:
     @pytest.mark.parametrize("status", [401, 407])
-    def test_a_challenge_is_not_even_read(self, server, status):
-        server.script = [(status, LOCK, "length")]
-        adapter = GuardAdapter(QUICK)
-        answer = adapter.send(requests.Request("PUT", server.url, json=OK).prepare())
-        assert answer.raw.tell() == 0
-        assert answer.raw.connection is not None
-        assert json.loads(answer.raw.read()) == LOCK
-        adapter.close()
+    @pytest.mark.parametrize("first", [[], [(400, LOCK, "length")]], ids=["at once", "of a resend"])
+    def test_is_not_even_read_where_a_hook_may_need_it(self, server, status, first):
+        server.script = [*first, (status, LOCK, "length")]
+        found = []
+
+        def look(response, **_):
+            found.append(response.raw._fp.fp.raw._sock.getpeername())  # as requests_ntlm does
+            found.append(json.loads(response.raw.read()))
+
+        with requests.Session() as session:
+            session.mount("http://", GuardAdapter(QUICK))
+            session.put(server.url, json=OK, hooks={"response": look})
+        assert found == [("127.0.0.1", server.server_port), LOCK]
 
 
 class NtlmHandler(Handler):

@@ -6,7 +6,15 @@ import threading
 import pytest
 import requests
 
-from crm_guard import GiveUpReason, GuardAdapter, GuardSettings, NotApprovedError, RecordLockedError
+from crm_guard import (
+    GiveUpReason,
+    GuardAdapter,
+    GuardSettings,
+    NotApprovedError,
+    RecordLockedError,
+    get_report,
+)
+from crm_guard._clock import Wake
 from crm_guard.locks import MemoryLockRegistry
 from crm_guard.simulator import Simulator
 
@@ -76,6 +84,8 @@ class Writer:
                 self.result.append(session.put(self.url, json=ROW).status_code)
             except RecordLockedError as error:
                 self.result.append(error.reason)
+            except requests.ConnectionError as error:
+                self.result.append(error)
 
     def heard(self, kind, count=1):
         """Wait until so many events of a kind have come; return them."""
@@ -101,7 +111,9 @@ class TestACallOnARecordThatIsKnownToBeLocked:
         assert [event.kind for event in second.events] == ["locked", "waiting"]
         assert (waiting.record_ids, waiting.records, waiting.code) == ((lead,), 1, "RECORD_LOCKED")
         assert (waiting.attempt, waiting.delay) == (0, 3.0)
-        line = f"PUT /crm/v8/Leads/{lead}: waiting, 1 record ({lead}) RECORD_LOCKED, attempt 0, waited 0.0 s, next"
+        line = (
+            f"PUT /crm/v8/Leads/{lead}: waiting, 1 record ({lead}) RECORD_LOCKED zia_vision_processing, attempt 0"
+        )
         assert line in caplog.text
         steps.pass_on(3.0, sleepers=2)
         assert (first.finished(), second.finished()) == (200, 200)
@@ -122,6 +134,43 @@ class TestACallOnARecordThatIsKnownToBeLocked:
         assert second.finished() is GiveUpReason.STOPPED
         told = [(event.kind.value, event.attempt) for event in second.events]
         assert told == [("locked", 0), ("waiting", 0), ("locked", 1), ("waiting", 1), ("gave_up", 1)]
+
+    @pytest.mark.parametrize(
+        ("fault", "status", "what"),
+        [("429", 429, "429 TOO_MANY_REQUESTS"), ("401", 401, "401 INVALID_TOKEN"), ("502", 502, "502")],
+    )
+    def test_whose_first_send_meets_another_problem_tells_so_and_sets_nobody_off(
+        self, stepped_crm, steps, fault, status, what
+    ):
+        registry, lead = MemoryLockRegistry(), stepped_crm.add_record("Leads", locked_for=3.0)
+        first = Writer(stepped_crm, steps, registry, lead, wait_initial=5.0, wait_max=5.0)
+        first.heard("waiting")
+        known = registry.waiter(clock=steps, wake=Wake(), interrupted=lambda: False)  # a third call that needs it
+        known.verdict(locked=[f"{stepped_crm.url}|{lead}"], free=[])
+        second = Writer(stepped_crm, steps, registry, lead)
+        second.heard("waiting")
+        stepped_crm.fault(fault, method="PUT", after=1)  # the first one is written, the second one is not
+        steps.pass_on(6.0, sleepers=2)
+        assert (first.finished(), second.finished()) == (200, status)
+        told = [(event.kind.value, event.attempt, str(event.error or "")) for event in second.events]
+        assert told == [("locked", 0, ""), ("waiting", 0, ""), ("gave_up", 1, what)]
+        known.leave()
+
+    def test_whose_first_send_breaks_is_told_with_its_seconds(self, stepped_crm, steps):
+        registry, lead = MemoryLockRegistry(), stepped_crm.add_record("Leads", locked_for=3.0)
+        first = Writer(stepped_crm, steps, registry, lead, wait_initial=5.0, wait_max=5.0)
+        first.heard("waiting")
+        second = Writer(stepped_crm, steps, registry, lead)
+        second.heard("waiting")
+        stepped_crm.fault("reset", method="PUT", after=1)
+        steps.pass_on(6.0, sleepers=2)
+        assert first.finished() == 200
+        report = get_report(second.finished())
+        assert (report.reason, str(report.error), report.attempts) == (GiveUpReason.FOLLOW_UP, "ConnectionError", 1)
+        assert report.waited == 6.0
+        assert [(found.record_id, found.uncertain) for found in report.outcomes] == [(lead, True)]
+        assert "met ConnectionError, so it may have been written" in report.outcomes[0].hint
+        assert report.remaining_request() is None
 
     def test_is_told_again_each_time_that_it_lasts_twice_as_long(self, stepped_crm, steps):
         registry, lead = MemoryLockRegistry(), stepped_crm.add_record("Leads", locked_for=1000.0)
