@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _CLIENT_ERROR: Final = 400
 _USAGE_ERROR: Final = 2
 _ORIGIN: Final = re.compile(r"https?://[^/]+")
+_RETRY_AFTER: Final = re.compile(r"(?im)^retry-after:[ \t]*(\d{1,6})[ \t]*\r?$")
+_SERVER_ERROR: Final = 500
+_SERVER_ERRORS: Final = frozenset({"INTERNAL_ERROR", "INTERNAL_SERVER_ERROR"})
 _STATUS_LINE: Final = re.compile(r"HTTP/[\d.]+ (\d{3})[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n")
 
 # What CRM's texts tell of the call, where nobody else does. A guess, and shown as one: the guard itself never
@@ -78,6 +81,7 @@ class Explanation:
         guessed: Whether method or path were guessed.
         outcomes: One per record.
         error: What the answer says of the call as a whole, None where each record has its own result.
+        status_known: Whether the HTTP status was given; otherwise that of `error` is a guess.
     """
 
     method: str
@@ -85,6 +89,7 @@ class Explanation:
     guessed: bool
     outcomes: tuple[RecordOutcome, ...] = ()
     error: CallError | None = None
+    status_known: bool = True
 
     @property
     def guarded(self) -> int:
@@ -98,7 +103,7 @@ def explain(question: Question) -> Explanation:
     Raises:
         CommandError: The text is no JSON.
     """
-    told, body = _taken_apart(question)
+    told, body, retry_after = _taken_apart(question)
     status = told or _CLIENT_ERROR
     envelope = read_envelope(body)
     method, path = _call_of(question, envelope)
@@ -110,11 +115,13 @@ def explain(question: Question) -> Explanation:
     )
     request = question.request
     call = read_call(method, rest, 0, lambda: request.encode() if request else None)
-    answer = read_answer(None, status, body, call)
+    answer = read_answer(None, status, body, call, retry_after=retry_after)
+    if told is None and answer.error.code in _SERVER_ERRORS:
+        answer = read_answer(None, _SERVER_ERROR, body, call)
     outcomes = _judged(answer, Judge(call, load_settings().retry_actions, version), question.state)
     if told is None and not answer.error.code:  # nothing says that it failed
         return replace(shown, outcomes=outcomes if answer.envelope is not None else ())
-    return replace(shown, outcomes=outcomes, error=error_in(answer, call))
+    return replace(shown, outcomes=outcomes, error=error_in(answer, call), status_known=told is not None)
 
 
 def _judged(answer: Answer[None], judge: Judge, state: str | None) -> tuple[RecordOutcome, ...]:
@@ -162,17 +169,22 @@ def read_text(source: str) -> str:
         raise CommandError(message) from error
 
 
-def _taken_apart(question: Question) -> tuple[int | None, bytes]:
-    """Return status, if known, and body; the paste may begin with the status line and headers (`curl -i`)."""
-    text, status = question.answer.strip(), question.status
+def _taken_apart(question: Question) -> tuple[int | None, bytes, float | None]:
+    """Return status, if known, body, and seconds of `Retry-After`; a paste may begin with the head (`curl -i`)."""
+    text, status, retry_after = question.answer.strip() + "\n\n", question.status, None
     while head := _STATUS_LINE.match(text):  # an answer may come after a "100 Continue"
-        status, text = question.status or int(head[1]), text[head.end() :].strip()
+        status, text = question.status or int(head[1]), text[head.end() :]
+        wish = _RETRY_AFTER.search(head[0])
+        retry_after = float(wish[1]) if wish else None
+    text = text.strip()
+    if status is not None and not text:
+        return status, b"", retry_after
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CommandError(_no_json(text, error)) from error
     body = json.dumps({"data": value} if isinstance(value, list) else value)
-    return status, body.encode()
+    return status, body.encode(), retry_after
 
 
 def _no_json(text: str, error: Exception) -> str:
@@ -205,16 +217,22 @@ def _document(found: Explanation) -> dict[str, Any]:
         "call": {"method": found.method, "path": found.path, "guessed": found.guessed},
         "records": len(found.outcomes),
         "guarded": found.guarded,
-        "error": _error_document(found.error),
+        "error": _error_document(found),
         "outcomes": [as_json(outcome) for outcome in found.outcomes],
     }
 
 
-def _error_document(error: CallError | None) -> dict[str, Any] | None:
+def _error_document(found: Explanation) -> dict[str, Any] | None:
+    error = found.error
     if error is None:
         return None
-    names = ("status", "code", "message", "retry_after")
-    return {name: getattr(error, name) for name in names} | {"refused": error.refused}
+    return {
+        "status": error.status if found.status_known else None,
+        "code": error.code,
+        "message": error.message,
+        "retry_after": error.retry_after,
+        "refused": error.refused,
+    }
 
 
 def _show(found: Explanation, console: Console) -> None:
@@ -222,7 +240,8 @@ def _show(found: Explanation, console: Console) -> None:
         console.print(_nothing(found))
     if found.error is not None:
         fate = "nothing was applied" if found.error.refused else "what was applied is not known"
-        console.print(Text(harmless(f"The call failed as a whole ({found.error}): {fate}.")))
+        error = found.error if found.status_known else found.error.code
+        console.print(Text(harmless(f"The call failed as a whole ({error}): {fate}.")))
     if found.outcomes:
         guess = "  (guessed; --method and --path make it certain)" if found.guessed and found.guarded else ""
         console.print(Text.assemble((f"{found.method} {harmless(found.path)}", "bold"), (guess, "dim")))

@@ -201,15 +201,29 @@ class TestACallThatFailedAsAWhole:
         ran = crm_guard_command("explain", "-", *options, stdin=json.dumps(self.TOKEN))
         assert f"The call failed as a whole ({status} INVALID_TOKEN): {fate}." in " ".join(ran.out.split())
 
+    @pytest.mark.parametrize(("code", "refused"), [("INVALID_TOKEN", True), ("INTERNAL_ERROR", False)])
+    def test_is_not_given_a_status_that_nobody_told(self, crm_guard_command, rows, code, refused):
+        options = ("--method", "PUT", "--path", "/crm/v8/Leads", "--request", rows)
+        found = crm_guard_command("explain", "-", "--json", *options, stdin=json.dumps(item(code))).json()
+        assert (found["error"]["status"], found["error"]["refused"]) == (None, refused)
+        assert {outcome["verdict"] for outcome in found["outcomes"]} == {"failed" if refused else "uncertain"}
+        ran = crm_guard_command("explain", "-", *options, stdin=json.dumps(item(code)))
+        assert f"The call failed as a whole ({code}):" in ran.out
+
+    def test_without_a_body_is_read_from_its_head(self, crm_guard_command, rows):
+        options = ("--method", "DELETE", "--path", "/crm/v8/Leads?ids=1,2")
+        found = crm_guard_command("explain", "-", "--json", *options, stdin="HTTP/1.1 204 No Content").json()
+        assert [outcome["verdict"] for outcome in found["outcomes"]] == ["uncertain"] * 2
+
     def test_has_no_outcome_where_the_request_is_not_known(self, crm_guard_command):
         found = crm_guard_command("explain", "-", "--json", stdin=json.dumps(self.TOKEN)).json()
         assert (found["outcomes"], found["error"]["code"]) == ([], "INVALID_TOKEN")
 
     def test_is_read_from_what_curl_prints(self, crm_guard_command, rows):
-        pasted = f"HTTP/1.1 429 \r\nContent-Type: application/json\r\n\r\n{json.dumps(item('TOO_MANY_REQUESTS'))}"
+        pasted = f"HTTP/1.1 429 \r\nRetry-After: 30\r\nContent-Type: application/json\r\n\r\n{json.dumps(item('TOO_MANY_REQUESTS'))}"
         options = ("--path", "/crm/v8/Leads", "--request", rows)
         found = crm_guard_command("explain", "-", "--json", *options, stdin=pasted).json()
-        assert (found["error"]["status"], found["records"]) == (429, 100)
+        assert (found["error"]["status"], found["error"]["retry_after"], found["records"]) == (429, 30.0, 100)
 
     @pytest.mark.parametrize("answer", [{"data": [WRITTEN]}, {"data": [LOCKED]}, {"users": []}])
     def test_is_not_said_of_other_answers(self, crm_guard_command, answer):
