@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 
+from crm_guard import _clock
 from crm_guard._clock import Stops, SystemClock, Wake, stop_waiting
 
 
@@ -128,3 +129,11 @@ class TestStops:
         gc.collect()
         stop_waiting()
         assert [wake.is_set() for wake in wakes] == [True, False]
+
+    def test_what_is_gone_is_forgotten(self):
+        gc.collect()
+        before = len(_clock._everywhere)
+        for _ in range(100):
+            Stops()
+        gc.collect()
+        assert len(_clock._everywhere) == before

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import io
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,8 +13,10 @@ import requests_ntlm
 import spnego
 import vcr
 from requests.adapters import HTTPAdapter
+from urllib3 import HTTPResponse
+from urllib3.exceptions import ProtocolError
 
-from crm_guard import GuardAdapter, GuardSettings, get_report
+from crm_guard import GuardAdapter, GuardSettings, _wire, get_report
 
 OK = {"data": [{"code": "SUCCESS", "details": {"id": "1"}, "message": "", "status": "success"}]}
 LOCK = {
@@ -59,7 +62,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
-            self.wfile.write(raw)
+            self.wfile.write(raw[:1000] if "cut" in framing else raw)
+            self.close_connection = "cut" in framing
 
     def log_message(self, *_):
         pass
@@ -174,6 +178,49 @@ class TestAHook:
             )
         assert found == [refused]
         assert get_report(response).blocked
+
+
+class TestWhatElseAHookFinds:
+    def seen(self, session, server, look):
+        found = []
+        session.put(server.url, json=OK, hooks={"response": lambda r, **_: found.append(look(r.raw))})
+        return found
+
+    def test_is_the_address_and_the_version(self, server, session):
+        found = self.seen(
+            session, server, lambda raw: (raw.url, raw.geturl(), getattr(raw, "version_string", None))
+        )
+        assert found == [
+            ("/crm/v8/Leads/1", "/crm/v8/Leads/1", getattr(HTTPResponse(), "version_string", None) and "HTTP/1.1")
+        ]
+
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    def test_is_closed_once_it_was_read(self, server, session, framing):
+        server.script = [(200, OK, framing)]
+        found = self.seen(session, server, lambda raw: (raw.closed, raw.read() != b"", raw.closed, raw.connection))
+        assert found == [(False, True, True, None)]
+
+    def test_that_breaks_breaks_once(self, session, server):
+        server.script = [(200, MORE, "cut")]
+        failures = []
+
+        def read(response, **_):
+            try:
+                response.raw.read()
+            except ProtocolError as error:
+                failures.append(error)
+
+        assert session.put(server.url, hooks={"response": read}).content == b""
+        assert len(failures) == 1
+
+
+def test_what_is_read_ahead_is_put_back_where_it_began():
+    raw = io.BytesIO(b"before" + json.dumps(OK).encode())
+    raw.seek(6)
+    response = requests.Response()
+    response.raw = raw
+    assert json.loads(_wire.bounded_body(response, 10_000, unread=True)) == OK
+    assert raw.tell() == 6
 
 
 class TestWithoutAHook:

@@ -9,7 +9,16 @@ import requests
 import responses
 import tenacity
 
-from crm_guard import GiveUpReason, GuardReport, NotApprovedError, RecordLockedError, RecordOutcome, get_report
+from crm_guard import (
+    GiveUpReason,
+    GuardAdapter,
+    GuardReport,
+    GuardSettings,
+    NotApprovedError,
+    RecordLockedError,
+    RecordOutcome,
+    get_report,
+)
 from crm_guard.report import attach_report, attached_report
 
 URL = "https://www.zohoapis.com/crm/v8/Leads"
@@ -287,3 +296,39 @@ class TestAnExceptionThatWrapsTheGuards:
                 raise plain from error
 
         assert get_report(self.caught(canned, raising)).reason is GiveUpReason.TIMEOUT
+
+    def test_of_another_call_does_not_speak_for_the_one_that_was_being_handled(self, canned):
+        other = canned((500, b"", {"Content-Type": "text/html"}))
+
+        def raising(send):
+            try:
+                send()
+            except RecordLockedError:
+                other.put(f"{URL}/777", json={}).raise_for_status()
+
+        error = self.caught(canned, raising)
+        assert isinstance(error.__context__, RecordLockedError)
+        assert [(found.record_id, found.uncertain) for found in get_report(error).outcomes] == [("777", True)]
+
+    def test_of_requests_knows_its_own_request_alone(self, canned):
+        def raising(send):
+            try:
+                send()
+            except RecordLockedError:
+                requests.get("http://127.0.0.1:9/crm/v8/Leads/777", timeout=5)
+
+        assert get_report(self.caught(canned, raising)).outcomes == ()
+
+
+def test_a_gateway_with_paths_of_its_own_is_read_as_its_guard_reads_it(clock):
+    with responses.RequestsMock() as mock, requests.Session() as session:
+        session.mount("https://", GuardAdapter(GuardSettings(path_pattern="/"), clock=clock))
+        mock.put("https://gw.example/api/v8/Leads", status=401, json={"code": "INVALID_TOKEN"})
+        response = session.put("https://gw.example/api/v8/Leads", json=ROWS)
+    report = get_report(response)
+    assert ([found.record_id for found in report.outcomes], str(report.error)) == (
+        list("1234"),
+        "401 INVALID_TOKEN",
+    )
+    del response.connection
+    assert get_report(response).outcomes == ()

@@ -188,6 +188,70 @@ class TestACallAboutOneRecord:
             assert (outcome.succeeded, outcome.uncertain) == (False, False)
 
 
+INTERNAL_ERROR = {"code": "INTERNAL_ERROR", "details": {}, "message": "", "status": "error"}
+
+
+class TestAFailingServer:
+    """What a 5xx says was refused may have been applied all the same."""
+
+    @pytest.mark.parametrize("status", [500, 502, 503])
+    @pytest.mark.parametrize(
+        ("method", "path", "sent"),
+        [
+            ("PUT", "Leads/1", {}),
+            ("POST", "Leads/1/actions/convert", {}),
+            ("DELETE", "Leads?ids=1", None),
+            ("POST", "Leads", {"data": [{"Last_Name": "Z"}]}),
+        ],
+    )
+    def test_leaves_one_record_uncertain(self, status, method, path, sent):
+        for body in (INTERNAL_ERROR, {"data": [INTERNAL_ERROR]}):
+            (outcome,) = get_report(answered(method, path, sent, status, body)).outcomes
+            assert (outcome.succeeded, outcome.uncertain) == (False, True)
+            assert f"met {status}" in outcome.hint
+
+    def test_leaves_each_of_several_uncertain(self):
+        rows = {"data": ROWS["data"][:3]}
+        for body in ({"data": [INTERNAL_ERROR] * 3}, {"data": [INTERNAL_ERROR | {"details": {"id": IDS[1]}}]}):
+            outcomes = get_report(answered("PUT", "Leads", rows, 503, body)).outcomes
+            assert [outcome.uncertain for outcome in outcomes] == [True] * 3
+
+    def test_leaves_a_read_and_a_lock_as_they_are(self):
+        (read,) = get_report(answered("GET", "Leads/1/photo", None, 500, INTERNAL_ERROR)).outcomes
+        assert not read.uncertain
+        lock = INTERNAL_ERROR | {"code": "RECORD_LOCKED", "details": {"id": "1", "action": "zia_vision_processing"}}
+        (locked,) = get_report(answered("PUT", "Leads/1", {}, 500, lock)).outcomes
+        assert (locked.blocked, locked.uncertain) == (True, False)
+
+    @pytest.mark.parametrize("status", [408, 409])
+    def test_is_also_a_gateway_that_gave_up_waiting(self, status):
+        report = get_report(answered("PUT", "Leads", ROWS, status, "<html>"))
+        assert {outcome.uncertain for outcome in report.outcomes} == {status == 408}
+
+
+class TestAnOddAnswer:
+    @pytest.mark.parametrize("status", [200, 207])
+    def test_with_a_bare_error_is_told_for_each_record(self, status):
+        rows = {"data": ROWS["data"][:3]}
+        report = get_report(answered("PUT", "Leads", rows, status, INTERNAL_ERROR))
+        assert [(found.position, found.uncertain) for found in report.outcomes] == [(0, True), (1, True), (2, True)]
+
+    def test_that_names_one_of_two_rows_for_a_record_names_neither(self):
+        rows = {"data": [{"id": "1"}, {"id": "1"}, {"id": "2"}]}
+        lock = {"code": "RECORD_LOCKED", "details": {"id": "1", "action": "record_locking"}, "status": "error"}
+        report = get_report(answered("PUT", "Leads", rows, 400, lock | {"message": ""}))
+        assert [(found.record_id, found.blocked) for found in report.outcomes] == [
+            ("1", True),
+            ("1", True),
+            ("2", True),
+        ]
+
+    def test_with_a_success_in_it_is_read_item_by_item(self):
+        done = {"code": "SUCCESS", "details": {"id": IDS[1]}, "message": "", "status": "success"}
+        report = get_report(answered("PUT", "Leads", {"data": ROWS["data"][:3]}, 400, {"data": [done]}))
+        assert [(found.record_id, found.succeeded) for found in report.outcomes] == [(IDS[1], True)]
+
+
 class TestACallThatNamesNoRecords:
     @pytest.mark.parametrize(
         ("method", "path", "sent"),
@@ -196,6 +260,9 @@ class TestACallThatNamesNoRecords:
             ("PUT", "Leads", "not what CRM wants"),
             ("GET", "Leads", None),
             ("POST", "settings/variables", {}),
+            ("PUT", "settings/variables", {"variables": [{"id": "1"}]}),
+            ("PUT", "org", {"org": [{}]}),
+            ("POST", "users", {"users": [{}]}),
             ("POST", "coql", {"select_query": "x"}),
         ],
     )
@@ -204,8 +271,24 @@ class TestACallThatNamesNoRecords:
         assert report.outcomes == ()
         assert str(report.error) == "401 INVALID_TOKEN"
 
-    def test_of_another_endpoint_may_succeed_in_any_way(self):
-        report = get_report(answered("PUT", "settings/fields/5", {}, 200, {"fields": [{"id": "5"}]}))
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("PUT", "settings/fields/5"),
+            ("PUT", "users/111"),
+            ("DELETE", "users/111"),
+            ("PUT", "settings/variables"),
+            ("PUT", "org"),
+            ("PUT", "actions/watch"),
+            ("DELETE", "actions/watch?channel_ids=1"),
+            ("POST", "users"),
+        ],
+    )
+    @pytest.mark.parametrize(
+        "body", [{"fields": [{"id": "5"}]}, {"users": [{"code": "SUCCESS", "status": "success"}]}]
+    )
+    def test_of_another_endpoint_may_succeed_in_any_way(self, method, path, body):
+        report = get_report(answered(method, path, {}, 200, body))
         assert (report.outcomes, report.error) == ((), None)
 
 
@@ -248,6 +331,37 @@ class TestTheError:
 
         report = get_report(answered("PUT", "Leads", ROWS, *REFUSALS["429"]))
         assert pickle.loads(pickle.dumps(report)).error == report.error  # noqa: S301
+
+
+class TestABodyThatIsNotThere:
+    @pytest.mark.parametrize(
+        "take",
+        [
+            lambda response: next(response.iter_content(5)),
+            lambda response: response.raw.read(),
+            lambda response: response.raw.read(5),
+            lambda response: response.close(),
+        ],
+    )
+    def test_is_neither_read_on_nor_guessed_at(self, take):
+        with responses.RequestsMock() as mock:
+            mock.put(
+                ORIGIN + "Leads", json={"data": [{"code": "SUCCESS", "status": "success", "details": {}}] * 100}
+            )
+            response = requests.put(ORIGIN + "Leads", json=ROWS, stream=True)
+        take(response)
+        at = response.raw.tell()
+        assert get_report(response).outcomes == ()
+        assert response.raw.tell() == at
+
+    def test_as_it_breaks_off_raises_nothing(self):
+        with responses.RequestsMock() as mock:
+            mock.put(
+                ORIGIN + "Leads", body="{", headers={"Content-Length": "100"}, auto_calculate_content_length=False
+            )
+            response = requests.put(ORIGIN + "Leads", json=ROWS, stream=True)
+        response.raw.enforce_content_length, response.raw.length_remaining = True, 99
+        assert get_report(response).outcomes == ()
 
 
 class TestAStreamThatIsGone:

@@ -73,7 +73,40 @@ class TestAnAnswerWithoutResults:
     def test_holds_nothing_personal_in_the_event(self, refusals):
         _, report, events = followed(403, FORBIDDEN | {"message": "Jane's"}, refusals)
         assert report.error.message == "Jane's"
+        assert events[-1].error.message == ""
         assert "Jane" not in repr(events)
+
+
+def test_what_followed_replaces_neither_the_hint_nor_the_status_of_another_refusal():
+    world = guarded({"raise_on": "never"})
+    ids = add_leads(world.engine, [3, 0])
+    world.engine.set_state(ids[1], "zia_vision_rejected")
+    world.engine.fault(FaultKind.THROTTLED, after=1)
+    response = world.send(CALLS["update"].of(ids))
+    locked, refused = get_report(response).outcomes
+    assert "429 TOO_MANY_REQUESTS" in locked.hint
+    assert "429" not in refused.hint
+    assert refused.hint.startswith("CRM's answer does not tell these cases apart")
+    assert response.status_code == 400, "the status of a call of which nothing was applied"
+
+
+class TestTheHint:
+    @pytest.mark.parametrize(
+        ("settings", "longer"), [({"attempts": 1}, True), ({"timeout": 0}, True), ({"min_credits": 10}, False)]
+    )
+    def test_speaks_of_a_larger_budget_only_where_it_would_have_helped(self, settings, longer):
+        world = guarded(settings | {"raise_on": "never"}, credits=5)
+        response = world.send(CALLS["update"].of(add_leads(world.engine, [9])))
+        (outcome,) = get_report(response).outcomes
+        assert ("raise `timeout` and `attempts`" in outcome.hint) is longer
+
+    def test_of_a_stopped_wait_does_not(self):
+        world = guarded({"raise_on": "never"})
+        world.clock.during_wait = lambda _: world.adapter.stop_waiting()
+        report = get_report(world.send(CALLS["update"].of(add_leads(world.engine, [9]))))
+        assert report.reason is GiveUpReason.STOPPED
+        assert "raise" not in report.outcomes[0].hint
+        assert "repeat the call later. Do not upload" in report.outcomes[0].hint
 
 
 @pytest.mark.parametrize("refusals", [SOME, ALL], ids=["some locked", "all locked"])
@@ -147,6 +180,10 @@ def test_an_interrupt_in_the_wait_before_the_first_send_is_told_too():
     assert report.remaining_request().body == CALLS["update"].of(ids).body
     assert "after 0 sends and 3.0 s of waiting: 0 of 2 records were written" in caught.value.__notes__[0]
     assert [event.kind for event in events] == ["locked", "waiting", "gave_up"]
+    assert (report.outcomes[0].action, report.retry_after) == ("zia_vision_processing", 5.0)
+    assert "Zia is checking an image" in report.outcomes[0].hint
+    with pytest.raises(RecordLockedError, match=r"Not sent, waited 3\.0 s: the call was interrupted"):
+        report.raise_for_blocked()
     assert not world.transport.sent
     other.leave()
     assert not registry, "nothing is left behind"

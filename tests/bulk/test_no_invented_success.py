@@ -66,6 +66,44 @@ def test_a_bare_item_is_a_result(name):
     assert (report.reason, report.error) == (None, None)
 
 
+class TestASuccessInAnotherForm:
+    """Not every endpoint puts its result where the locks are."""
+
+    def test_is_that_of_a_portal_invitation(self, crm, guard):
+        lead = crm.add_record("Contacts", refusals=1)
+        response = guard(raise_on="partial").post(
+            f"{crm.url}/crm/v8/Contacts/{lead}/actions/portal_invite", json={"portal_invite": [{"language": "en"}]}
+        )
+        assert "portal_invite" in response.json()
+        assert [(found.code, found.succeeded) for found in get_report(response).outcomes] == [("SUCCESS", True)]
+
+    @pytest.mark.parametrize(
+        ("name", "body"),
+        [
+            ("convert", {"data": [{"Contacts": "5", "Deals": None, "Accounts": "7"}]}),
+            ("update one", {"leads": [SUCCESS]}),
+            ("delete one", {"result": SUCCESS}),
+        ],
+    )
+    def test_is_a_success_after_a_wait(self, name, body):
+        _, response = resent(name, 200, body)
+        report = get_report(response)
+        assert [(found.succeeded, found.uncertain) for found in report.outcomes] == [(True, False)]
+        assert (report.reason, report.error) == (None, None)
+
+    @pytest.mark.parametrize(
+        ("name", "body"),
+        [
+            ("update one", {"data": [{"Contacts": "5", "Deals": None, "Accounts": "7"}]}),
+            ("convert", {"data": [{"Contacts": None, "Deals": None, "Accounts": None}]}),
+            ("convert", {"leads": [SUCCESS, {"status": "error"}]}),
+        ],
+    )
+    def test_is_not_made_of_something_else(self, name, body):
+        _, response = resent(name, 200, body)
+        assert [found.uncertain for found in get_report(response).outcomes] == [True]
+
+
 class TestARead:
     @pytest.mark.parametrize("image", [b"\x89PNG", b""])
     def test_of_an_image_succeeds_with_an_image_or_without_one(self, crm, guard, leads, image):
@@ -171,6 +209,31 @@ class TestTheMergedStatus:
         response = world.send(CALLS[name].of(ids))
         assert world.engine.calls[0].status == 400
         assert response.status_code == 200
+
+    @pytest.mark.parametrize("status", [202, 207, 400, 404])
+    def test_is_never_one_that_denies_the_success_of_all(self, status):
+        world = guarded()
+        ids = add_leads(world.engine, [0, 1])
+        body = {"data": [SUCCESS | {"details": {"id": ids[1]}}]}
+        world.engine.fault(FaultKind.ANSWER, after=1, status=status, body=body, applied=True)
+        response = world.send(CALLS["update"].of(ids))
+        assert [item["status"] for item in response.json()["data"]] == ["success"] * 2
+        assert response.status_code == 200
+
+    def test_of_a_mixture_is_no_error(self):
+        world = guarded()
+        ids = add_leads(world.engine, [1, 1])
+        items = [SUCCESS | {"details": {"id": ids[0]}}, SUCCESS | {"details": {"id": ids[1]}, "status": "error"}]
+        world.engine.fault(FaultKind.ANSWER, after=1, status=400, body={"data": items[:1]}, applied=True)
+        response = world.send(CALLS["update"].of(ids))
+        assert response.status_code in {200, 207}
+
+    def test_does_not_take_its_body_from_an_answer_of_another_shape(self):
+        world = guarded()
+        ids = add_leads(world.engine, [0, 1, 0])
+        body = {"data": SUCCESS | {"details": {"id": ids[1]}}}
+        world.engine.fault(FaultKind.ANSWER, after=1, status=200, body=body, applied=True)
+        assert len(world.send(CALLS["update"].of(ids)).json()["data"]) == 3
 
     def test_of_a_mixture_is_the_endpoints_own(self):
         world = guarded()

@@ -220,7 +220,8 @@ class TestACallThatFailedAsAWhole:
         assert (found["outcomes"], found["error"]["code"]) == ([], "INVALID_TOKEN")
 
     def test_is_read_from_what_curl_prints(self, crm_guard_command, rows):
-        pasted = f"HTTP/1.1 429 \r\nRetry-After: 30\r\nContent-Type: application/json\r\n\r\n{json.dumps(item('TOO_MANY_REQUESTS'))}"
+        head = "HTTP/1.1 429 \r\nRetry-After: 30\r\nContent-Type: application/json\r\n\r\n"
+        pasted = head + json.dumps(item("TOO_MANY_REQUESTS"))
         options = ("--path", "/crm/v8/Leads", "--request", rows)
         found = crm_guard_command("explain", "-", "--json", *options, stdin=pasted).json()
         assert (found["error"]["status"], found["error"]["retry_after"], found["records"]) == (429, 30.0, 100)

@@ -64,7 +64,7 @@ def test_the_version_is_the_last_segment_before():
     assert version_before("Leads", 0) == ""
 
 
-@pytest.mark.parametrize("pattern", ["/", "/crm", "/crm/(sandbox/)?", r"(?i)/CRM/v\d"])
+@pytest.mark.parametrize("pattern", ["/", "/crm", "/crm/(sandbox/)?", r"(?i)/CRM/v\d", r"^/crm/v8/", r"\A/crm"])
 class TestAPatternOfOnesOwn:
     def test_narrows_a_batch_as_the_usual_one_does(self, crm, guard, leads, pattern):
         ids = [crm.add_record("Leads", refusals=count or None) for count in (0, 2, 0)]
