@@ -153,8 +153,7 @@ class _Rewound(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         amount = None if size < 0 else size
         self._fill(amount)
-        if amount is None and self._failure is not None:
-            self._ready.clear()  # as with a socket, what came before goes with the failure
+        if amount is None:
             self._fail()
         return self._give(amount)
 

@@ -150,7 +150,7 @@ class TestACallOnARecordThatIsKnownToBeLocked:
         second = Writer(stepped_crm, steps, registry, lead)
         second.heard("waiting")
         stepped_crm.fault(fault, method="PUT", after=1)  # the first one is written, the second one is not
-        steps.pass_on(6.0, sleepers=2)
+        steps.pass_on(5.0, sleepers=2)
         assert (first.finished(), second.finished()) == (200, status)
         told = [(event.kind.value, event.attempt, str(event.error or "")) for event in second.events]
         assert told == [("locked", 0, ""), ("waiting", 0, ""), ("gave_up", 1, what)]
@@ -163,11 +163,11 @@ class TestACallOnARecordThatIsKnownToBeLocked:
         second = Writer(stepped_crm, steps, registry, lead)
         second.heard("waiting")
         stepped_crm.fault("reset", method="PUT", after=1)
-        steps.pass_on(6.0, sleepers=2)
+        steps.pass_on(5.0, sleepers=2)
         assert first.finished() == 200
         report = get_report(second.finished())
         assert (report.reason, str(report.error), report.attempts) == (GiveUpReason.FOLLOW_UP, "ConnectionError", 1)
-        assert report.waited == 6.0
+        assert report.waited == 5.0
         assert [(found.record_id, found.uncertain) for found in report.outcomes] == [(lead, True)]
         assert "met ConnectionError, so it may have been written" in report.outcomes[0].hint
         assert report.remaining_request() is None
