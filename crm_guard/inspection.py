@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DEFAULTS: Final = GuardSettings()
+_REQUESTS: Final = RequestException.__module__
 _usual_tail: Final = tail_finder(_DEFAULTS.path_pattern)
 _CLIENT_ERROR: Final = 400
 
@@ -38,6 +39,10 @@ def get_report(response: Response | BaseException) -> GuardReport:
         The guard's own report where there is one. Else what the response itself tells, with one attempt and no
         waits; without outcomes where it tells of no records, or where its body was read as a stream and is gone.
         The body of a successful read is not touched.
+
+    Raises:
+        requests.RequestException: The body was still to be read (`stream=True`), and broke off. It is not passed over
+            in silence: whoever reads on would take the body for a short one.
     """
     if isinstance(response, Response):
         return attached_report(response) or _read(response) or GuardReport(_response=response)
@@ -49,7 +54,7 @@ def get_report(response: Response | BaseException) -> GuardReport:
 def _links(error: BaseException) -> Iterator[BaseException]:
     """Yield an exception and all that it came from, the nearest first.
 
-    An error of `requests` that knows its request is about that one, not about what was being handled meanwhile.
+    An error of `requests`, or one that knows its request, is not about what was being handled when it was raised.
     """
     waiting, seen = [error], set[int]()
     while waiting:
@@ -58,7 +63,9 @@ def _links(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(found))
         yield found
-        own = isinstance(found, RequestException) and (found.request is not None or found.response is not None)
+        own = isinstance(found, RequestException) and (
+            type(found).__module__ == _REQUESTS or found.request is not None or found.response is not None
+        )
         group = found.exceptions if isinstance(found, BaseExceptionGroup) else ()
         origins = (found.__cause__, None if own else found.__context__, *group)
         waiting += [origin for origin in origins if origin is not None]
@@ -97,13 +104,10 @@ def _read(response: Response) -> GuardReport | None:
 
 
 def _body_of(response: Response) -> bytes | None:
-    """Return the body; None where it was read as a stream, in part or in whole, or breaks off."""
+    """Return the body; None where it was read as a stream, in part or in whole."""
     if getattr(response, "_content", False) is False and _was_read(response):
         return None
-    try:
-        return response.content or b""
-    except (RequestException, RuntimeError):
-        return None
+    return response.content or b""
 
 
 def _was_read(response: Response) -> bool:

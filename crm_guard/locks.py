@@ -301,7 +301,7 @@ class LockTable:
         return call.when if call.when > now else call.ready + call.patience
 
     def expected(self, call: Call, now: float) -> float:
-        """Return the instant at which a waiting call will probably go, or hear the verdict that it waits for."""
+        """Return the instant at which a waiting call will probably go, or learn what became of the probe."""
         locks = (self.locks.get(key) for key in call.keys)
         dues = [lock.due for lock in locks if lock is not None and not lock.free and lock.due is not None]
         coming = min(
