@@ -41,8 +41,8 @@ def get_report(response: Response | BaseException) -> GuardReport:
         The body of a successful read is not touched.
 
     Raises:
-        requests.RequestException: The body was still to be read (`stream=True`), and broke off. It is not passed over
-            in silence: whoever reads on would take the body for a short one.
+        requests.RequestException: The body was still to be read (`stream=True`), and broke off. That is not passed
+            over in silence: whoever reads on would take the body for a short one.
     """
     if isinstance(response, Response):
         return attached_report(response) or _read(response) or GuardReport(_response=response)
