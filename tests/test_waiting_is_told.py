@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from itertools import pairwise
 
 import pytest
 import requests
@@ -183,14 +184,15 @@ class TestACallOnARecordThatIsKnownToBeLocked:
             steps.pass_on(3.0, sleepers=2)
             first.heard("waiting", number)
         assert steps.seconds == 60.0
-        second.heard("waiting", 4)
+        second.heard("waiting", 3)
         for writer in (first, second):
             writer.adapter.stop_waiting()
         assert {first.finished(), second.finished()} == {GiveUpReason.STOPPED}
         told = second.heard("waiting")
         assert {event.attempt for event in told} == {0}
-        assert [event.waited for event in told] == [0.0, 6.0, 18.0, 42.0]
-        assert all(0.0 < event.delay <= 3.0 for event in told)
+        assert 3 <= len(told) <= 5, "and not at each of the twenty rounds"
+        for before, after in pairwise(told):
+            assert after.waited >= 2 * (before.waited + before.delay)
 
 
 class TestTheLine:
