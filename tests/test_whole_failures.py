@@ -182,6 +182,11 @@ class TestACallAboutOneRecord:
             assert (outcome.position, outcome.record_id, outcome.succeeded) == (0, "5", False)
             assert outcome.uncertain is not refused or isinstance(body, dict), (status, body)
 
+    @pytest.mark.parametrize("path", ["vehicles/5", "Leads/5/actions/some_news"])
+    def test_of_a_module_or_an_endpoint_that_is_not_known_has_one_too(self, path):
+        (outcome,) = get_report(answered("PUT", path, {}, *REFUSALS["401"])).outcomes
+        assert (outcome.record_id, outcome.code) == ("5", "INVALID_TOKEN")
+
     def test_that_only_reads_is_never_uncertain(self):
         for status in (429, 502):
             (outcome,) = get_report(answered("GET", "Leads/5/photo", None, status, "")).outcomes
