@@ -378,11 +378,9 @@ class GuardedCall:
 
     def _whole(self) -> RemainingRequest | None:
         """Return the whole request, to be sent later; None where it cannot be sent again."""
-        return (
-            RemainingRequest.of(_wire.copy_of(self._request, None, None))
-            if _wire.replayable(self._request)
-            else None
-        )
+        if not _wire.replayable(self._request):
+            return None
+        return RemainingRequest.of(_wire.copy_of(self._request, None, None))
 
     def _diagnose(self, exchange: Exchange[Response], ids: Sequence[str]) -> dict[str, str]:
         """Ask CRM for the approval states behind the refusals. No error: what cannot be learnt is left out."""

@@ -304,10 +304,9 @@ class LockTable:
         """Return the instant at which a waiting call will probably go, or learn what became of the probe."""
         locks = (self.locks.get(key) for key in call.keys)
         dues = [lock.due for lock in locks if lock is not None and not lock.free and lock.due is not None]
-        coming = min(
-            (due for due in dues if due > now), default=now + call.delay
-        )  # a verdict under way: a round more
-        return call.when if call.when > now and call.when < coming else coming
+        a_round_more = now + call.delay  # where the verdict is under way
+        coming = min((due for due in dues if due > now), default=a_round_more)
+        return call.when if now < call.when < coming else coming
 
     def depart(self, call: Call, now: float) -> frozenset[str]:
         """Let `call` go, with every key that is free or that it may probe."""
