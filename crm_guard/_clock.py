@@ -7,9 +7,22 @@ Everything that waits takes a :class:`Clock`, so tests move time by hand, and sl
 from __future__ import annotations
 
 import queue
+import threading
 import time
 import weakref
 from typing import Protocol
+
+
+_SLICE = 0.25
+
+
+def _signal_slice() -> float:
+    """Return the seconds after which a sleeping thread should look up: the main one is to hear of signals.
+
+    Python runs signal handlers in the main thread, between two instructions. One that arrives in the microsecond
+    before that thread falls asleep would be handled only when the sleep ends.
+    """
+    return _SLICE if threading.current_thread() is threading.main_thread() else threading.TIMEOUT_MAX
 
 
 class Wake:
@@ -41,11 +54,18 @@ class Wake:
 
     def wait(self, timeout: float) -> bool:
         """Block until it is set or `timeout` seconds have passed; return whether it is set."""
+        end = time.monotonic() + timeout
+        while not self._taken(min(max(end - time.monotonic(), 0.0), _signal_slice())):
+            if time.monotonic() >= end:
+                return False
+        self._set.put(None)  # it stays set
+        return True
+
+    def _taken(self, timeout: float) -> bool:
         try:
-            self._set.get(timeout=max(timeout, 0.0))
+            self._set.get(timeout=timeout)
         except queue.Empty:
             return False
-        self._set.put(None)  # it stays set
         return True
 
 

@@ -75,6 +75,20 @@ class TestAWake:
             signal.signal(signal.SIGALRM, before)
         assert len(fired) > 300
 
+    def test_hears_of_a_signal_that_did_not_interrupt_its_sleep(self):
+        """So it is with one that arrives in the microsecond before the main thread falls asleep."""
+        wake, clock = Wake(), SystemClock()
+        before = signal.signal(signal.SIGUSR1, lambda *_: wake.set())
+        try:
+            started = clock.now()
+            elsewhere = threading.Timer(0.05, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))
+            elsewhere.start()
+            assert wake.wait(20)
+            assert clock.now() - started < 10
+            elsewhere.join(10)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
 
 class TestStops:
     def test_stopping_wakes_all_who_wait(self):
