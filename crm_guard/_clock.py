@@ -12,7 +12,6 @@ import time
 import weakref
 from typing import Protocol
 
-
 _SLICE = 0.25
 
 
