@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -11,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from crm_guard import _wire
 from crm_guard._address import version_before
 from crm_guard._answer import Answer, read_answer
-from crm_guard._approval import build_probes, read_states, refused_scope
+from crm_guard._approval import build_probes
 from crm_guard._batch import read_call
 from crm_guard._clock import Wake
+from crm_guard._diagnosis import ask
 from crm_guard._envelope import LOCKED
 from crm_guard._exchange import Exchange, Wait, credits_left
 from crm_guard._judgement import (
@@ -24,6 +23,7 @@ from crm_guard._judgement import (
     outcomes_in,
     outcomes_of,
     slot_outcomes,
+    unanswered_outcomes,
     unapproved,
 )
 from crm_guard._merge import Merged, merge, with_hint, write_body
@@ -33,7 +33,7 @@ from crm_guard.events import EventKind
 from crm_guard.locks import Unshared, unannounced
 from crm_guard.remaining import RemainingRequest
 from crm_guard.remediation import Family
-from crm_guard.report import CallError, GuardReport, attach_report
+from crm_guard.report import CallError, GuardReport, attach_report, attached_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -45,10 +45,7 @@ if TYPE_CHECKING:
     from crm_guard.locks import LockRegistry, Waiter
     from crm_guard.report import RecordOutcome
 
-_log: Final = logging.getLogger("crm_guard")
 _CLIENT_ERROR: Final = 400
-_DIAGNOSIS_SECONDS: Final = 10.0
-"""What a diagnosis may take in all, whatever the caller's own timeout."""
 
 
 class GuardedCall:
@@ -81,7 +78,14 @@ class GuardedCall:
         self._waited = 0.0
         self._asleep: float | None = None  # since when it sleeps, if it does
         self._spent = 1
+        self._early = False  # whether its records are known to be locked, and CRM has not said so to this call
+        self._exchange: Exchange[Response] | None = None
         self._in_flight = False
+        self._received: Response | None = None  # the answer to what is in flight, then what it says
+        self._answered: Answer[Response] | None = None
+        self._trail = _wire.Trail()
+        self._concluded: tuple[Response, GuardReport] | None = None
+        self._told = False
         self._token = token
         self._wake = Wake()
         self._waiting: Callable[[float], None] = unannounced
@@ -110,33 +114,88 @@ class GuardedCall:
 
     def run_after_verdict(self) -> Response:
         """Wait until the records are said to be free or the budget is spent, and only then send."""
-        with self._watched():
-            self._tell_early(EventKind.LOCKED, attempt=0)
-            self._waiting = lambda delay: self._tell_early(EventKind.WAITING, attempt=0, delay=delay)
-            try:
-                keys = self._keys(self._call.ids or ())
-                self._sleep(self._waiter, keys, next(self._waits), self._begin())
-                self._in_flight = True
-                response = self._adapter.transmit(self._request, **self._options)
-                self._in_flight = False
-            except BaseException as exc:
-                self._break_off_early(exc)
-                raise
-            body = self._adapter.readable(self._request, response, stream=self._options["stream"])
-            answer = self._answer(response, body)
+        self._early = True
+        try:
+            self._adapter.stops.watch(self._wake, self._token)
+            answer = self._send_after_verdict()
             if answer.envelope is not None and answer.envelope.guarded:
                 return self._converse(answer)
             return self._report_early(answer)
+        finally:
+            self.let_go()
 
     def run(self, response: Response, body: bytes) -> Response:
         """Lead the call from its first answer to its result."""
-        with self._watched():
+        try:
+            self._adapter.stops.watch(self._wake, self._token)
             answer = self._answer(response, body)
             refused = answer.envelope is not None and answer.envelope.guarded
             return self._converse(answer) if refused else response
+        finally:
+            self.let_go()
 
-    def _converse(self, answer: Answer[Response]) -> Response:
-        exchange = Exchange(
+    def let_go(self) -> None:
+        """Leave nothing of this call behind with the lock registry and `stop_waiting()`. Safe to repeat."""
+        self._adapter.stops.unwatch(self._wake)
+        self._waiter.leave()
+
+    def interrupted(self, cause: BaseException, first: Response | None) -> None:
+        """Put on a Ctrl-C or the like a report of all that is known; begin nothing that may take time.
+
+        Args:
+            cause: What ended the call, at whatever instant between its first send and its return.
+            first: The answer to the first send, where that was not ours.
+        """
+        self.let_go()
+        if attached_report(cause) is not None:
+            return
+        if self._concluded is not None:
+            report = self._concluded[1]
+        elif self._exchange is not None:
+            _, report = self._broken_off(self._exchange, cause)
+        else:
+            report = self._interrupted_early(cause, first)
+        attach_report(cause, report)
+        if report.blocked or report.reason:
+            cause.add_note(f"crm_guard: {_broken_off(report)}")
+
+    def _interrupted_early(self, cause: BaseException, first: Response | None) -> GuardReport:
+        """Report of a call that was interrupted before its first answer was taken in."""
+        self._waits = self._paced()  # a generator that an interrupt has ended gives nothing more
+        self._received = first or self._received
+        self._in_flight = self._in_flight or not self._early
+        answer = self._at_hand()
+        if answer is None:
+            return self._early_report(cause)
+        if answer.envelope is not None and answer.envelope.guarded:
+            return self._broken_off(self._begin_exchange(answer), cause)[1]
+        error = error_in(answer, self._call)
+        return GuardReport(outcomes=outcomes_in(answer, self._judge), waited=self._waited, error=error)
+
+    def _at_hand(self) -> Answer[Response] | None:
+        """Return the answer to what is in flight, if all of it has come."""
+        if self._answered is None and self._received is not None:
+            body = _wire.body_at_hand(self._received, self._settings.max_inspect_bytes)
+            return None if body is None else self._answer(self._received, body)
+        return self._answered
+
+    def _send_after_verdict(self) -> Answer[Response]:
+        """Wait for the verdict, send, and read the answer."""
+        self._tell_early(EventKind.LOCKED, attempt=0)
+        self._waiting = lambda delay: self._tell_early(EventKind.WAITING, attempt=0, delay=delay)
+        try:
+            keys = self._keys(self._call.ids or ())
+            self._sleep(self._waiter, keys, next(self._waits), self._begin())
+            self._in_flight = True
+            self._received = self._adapter.transmit(self._request, **self._options)
+        except Exception as exc:
+            self._break_off_early(exc)
+            raise
+        body = self._adapter.readable(self._request, self._received, **self._options)
+        return self._answer(self._received, body)
+
+    def _begin_exchange(self, answer: Answer[Response]) -> Exchange[Response]:
+        self._exchange = Exchange(
             self._call,
             answer,
             self._settings,
@@ -144,6 +203,11 @@ class GuardedCall:
             deadline=self._begin(),
             replayable=_wire.replayable(self._request),
         )
+        self._in_flight = False
+        return self._exchange
+
+    def _converse(self, answer: Answer[Response]) -> Response:
+        exchange = self._begin_exchange(answer)
         try:
             self._teller.tell_locked(EventKind.LOCKED, exchange, exchange.pending)
             self._share(exchange, range(len(exchange.items)))
@@ -153,7 +217,7 @@ class GuardedCall:
             if states:
                 self._judge = self._judge.knowing(states)
                 outcomes = outcomes_of(exchange, self._judge)
-        except BaseException as exc:  # noqa: BLE001 (results must survive Ctrl-C, too; always raised again)
+        except Exception as exc:  # noqa: BLE001 (results must survive whatever comes; always raised again)
             self._break_off(exchange, exc)
         return self._finish(exchange, outcomes)
 
@@ -221,11 +285,14 @@ class GuardedCall:
         exchange.sending(slots)
         self._teller.tell_slots(EventKind.RESENDING, exchange, slots)
         self._spent += 1
+        self._received = self._answered = None
         self._in_flight = True
-        response = self._adapter.transmit(request, **self._options)
-        answer = self._answer(response, self._adapter.readable(request, response, stream=self._options["stream"]))
-        exchange.absorb(answer)
-        self._in_flight = False  # not sooner: an answer that is half taken in says nothing yet
+        self._received = response = self._adapter.transmit(request, **self._options)
+        self._answered = self._answer(response, self._adapter.readable(request, response, **self._options))
+        superseded = exchange.latest.response
+        exchange.absorb(self._answered)
+        self._in_flight = False  # not sooner: what is half taken in is taken in again
+        self._trail.leave(superseded)
         unfree = {*exchange.pending, *exchange.uncertain}
         free = [slot for slot in slots if slot not in unfree]
         if exchange.reason is None:
@@ -235,7 +302,7 @@ class GuardedCall:
         self._teller.tell_slots(EventKind.UNLOCKED, exchange, free)
 
     def _answer(self, response: Response, body: bytes | None) -> Answer[Response]:
-        return read_answer(
+        answer = read_answer(
             response,
             response.status_code,
             body,
@@ -243,62 +310,73 @@ class GuardedCall:
             credits=credits_left(response.headers.get("X-API-CREDITS-REMAINING")),
             retry_after=_wire.seconds_to_wait(response),
         )
+        self._trail.note(response, speaks=answer.envelope is not None)
+        return answer
 
     def _finish(self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...]) -> Response:
         """Turn what the exchange knows into the caller's response or exception."""
         response, report = self._conclude(exchange, outcomes)
         if self._raises(exchange, report):
+            try:
+                self._make_usable(response)
+            except Exception as exc:
+                attach_report(exc, report)
+                raise
             report.raise_for_blocked()
         return response
+
+    def _make_usable(self, response: Response) -> None:
+        """Read the body as far as is bearable: an error is looked at when its call, and its connection, is gone."""
+        stream, timeout = self._options["stream"], self._options["timeout"]
+        within = _wire.read_timeout(timeout) if stream else None
+        _wire.bounded_body(response, self._settings.max_inspect_bytes, unread=stream, within=within)
 
     def _conclude(
         self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...]
     ) -> tuple[Response, GuardReport]:
-        """Return response and report, and tell the hooks. An interrupt that comes now carries the report away."""
-        report = self._report(exchange, outcomes)
-        try:
-            response = self._result(exchange)
-            report = replace(report, _response=response)
-            attach_report(response, report)
+        """Return response and report, and tell the hooks."""
+        response, report = self._concluded = self._concluded or self._conclusion(exchange, outcomes)
+        attach_report(response, report)
+        if not self._told:
+            self._told = True
             self._teller.tell_end(exchange, report)
-            if self._raises(exchange, report):
-                response.content  # noqa: B018 (an error's response has to be usable, whatever `stream` was)
-        except BaseException as exc:
-            attach_report(exc, report)
-            raise
         return response, report
+
+    def _conclusion(
+        self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...]
+    ) -> tuple[Response, GuardReport]:
+        report = self._report(exchange, outcomes)
+        response = self._result(exchange)
+        return response, replace(report, _response=response)
 
     def _result(self, exchange: Exchange[Response]) -> Response:
         """Return the last response if it is the whole answer, else one made of all answers."""
-        items = self._told(exchange)
+        items = self._told_items(exchange)
         latest, merged = exchange.latest, None
         if not exchange.complete:
             merged = merge(exchange, items)
         elif items != exchange.items and latest.envelope and list(latest.envelope.items) == exchange.items:
             merged = Merged(latest.status, write_body(latest.envelope, items))  # not where a 401 has the last word
-        response = latest.response if merged is None else self._remade(exchange, merged)
-        earlier = [answer.response for answer in exchange.answers if answer.response is not response]
-        for answered in earlier:
-            _wire.discard(answered)
-        _wire.carry_cookies(earlier, response)
+        response = latest.response
+        if merged is not None:
+            response = self._remade(exchange, merged)
+            self._trail.leave(latest.response)
+        self._trail.carry_cookies(response)
         response.request = self._request
         return response
 
     def _remade(self, exchange: Exchange[Response], merged: Merged) -> Response:
-        reasons = {answer.status: answer.response.reason for answer in exchange.answers}
-        # The latest may be a gateway's page, or empty.
-        spoke = next(answer for answer in reversed(exchange.answers) if answer.envelope is not None)
         return _wire.remade(
             self._adapter,
             self._request,
             exchange.latest.response,
             merged.status,
-            reasons.get(merged.status),
+            self._trail.reason(merged.status),
             merged.body,
-            spoke.response.headers.get("Content-Type"),
+            self._trail.content_type,  # not that of the latest, which may be a gateway's page, or empty
         )
 
-    def _told(self, exchange: Exchange[Response]) -> list[Item]:
+    def _told_items(self, exchange: Exchange[Response]) -> list[Item]:
         """Return the items of the answer, the blocked ones with their hints if the settings want these."""
         # Items of a composite answer lie too deep to rewrite them without touching the rest of the body.
         if not self._settings.hints_in_body or exchange.envelope.composite:
@@ -328,7 +406,7 @@ class GuardedCall:
 
     def _failure(self, exchange: Exchange[Response]) -> CallError | None:
         """Return what the last send, or else the whole call, met instead of a result for each record."""
-        whole = len(exchange.answers) == 1 and failed_as_a_whole(exchange.latest, self._call)
+        whole = exchange.alone and failed_as_a_whole(exchange.latest, self._call)
         return exchange.error or (exchange.latest.error if whole else None)
 
     def _remaining(self, exchange: Exchange[Response]) -> RemainingRequest | None:
@@ -343,38 +421,56 @@ class GuardedCall:
             return not report.applied and not exchange.as_it_came
         return self._settings.raise_on == "partial"
 
-    def _break_off(self, exchange: Exchange[Response], cause: BaseException) -> NoReturn:
+    def _break_off(self, exchange: Exchange[Response], cause: Exception) -> NoReturn:
         """Raise with all results that are there: `cause` itself, or a `GuardError` where results would be lost."""
-        if self._in_flight and (self._adapter.repeats or not _wire.never_sent(cause)):
-            exchange.lost()
-        if exchange.pending or exchange.uncertain:
-            exchange.give_up(*_reason_of(cause))
-        response, report = self._conclude(exchange, outcomes_of(exchange, self._judge))
+        response, report = self._broken_off(exchange, cause)
         text = _broken_off(report)
         cause.add_note(f"crm_guard: {text}")
         attach_report(cause, report)
-        if exchange.obtained and isinstance(cause, Exception):
+        if exchange.obtained:
             raise GuardError(text, report=report, response=response, request=self._request) from cause
         raise cause
 
-    def _break_off_early(self, cause: BaseException) -> None:
+    def _broken_off(self, exchange: Exchange[Response], cause: BaseException) -> tuple[Response, GuardReport]:
+        """Return response and report of an exchange that `cause` ended; an answer that has come whole counts."""
+        answer = self._at_hand() if self._in_flight and not isinstance(cause, Exception) else None
+        if answer is not None:
+            exchange.absorb(answer)
+        elif self._in_flight and (self._adapter.repeats or not _wire.never_sent(cause)):
+            exchange.lost()
+        self._in_flight = False
+        if exchange.pending or exchange.uncertain:
+            exchange.give_up(*_reason_of(cause))
+        return self._conclude(exchange, outcomes_of(exchange, self._judge))
+
+    def _break_off_early(self, cause: Exception) -> None:
         """Put a report on what ended a call that waited before its first send, or that send itself."""
+        report = self._early_report(cause)
+        attach_report(cause, report)
+        cause.add_note(f"crm_guard: {_broken_off(report)}")
+
+    def _early_report(self, cause: BaseException) -> GuardReport:
+        """Report of a call without an answer, and tell of its end."""
         reason, error = _reason_of(cause)
         sent = self._in_flight
         uncertain = sent and (self._adapter.repeats or not _wire.never_sent(cause))
-        report = GuardReport(
-            outcomes=early_outcomes(self._judge, self._known_action, error if sent else None, uncertain=uncertain),
+        uncertain = uncertain and not self._call.endpoint.reads
+        if self._early:
+            of_send = error if sent else None
+            outcomes = early_outcomes(self._judge, self._known_action, of_send, uncertain=uncertain)
+            self._tell_early(EventKind.GAVE_UP, attempt=int(sent), reason=reason, error=error)
+        else:
+            outcomes = unanswered_outcomes(self._judge, error)
+        return GuardReport(
+            outcomes=outcomes,
             attempts=int(sent),
             waited=self._waited,
             credits_spent=int(sent),
             reason=reason,
-            retry_after=None if uncertain else self._settings.wait_max,
+            retry_after=self._settings.wait_max if self._early and not uncertain else None,
             error=error,
-            _remaining=None if uncertain else self._whole(),
+            _remaining=self._whole() if self._early and not uncertain else None,
         )
-        attach_report(cause, report)
-        cause.add_note(f"crm_guard: {_broken_off(report)}")
-        self._tell_early(EventKind.GAVE_UP, attempt=int(sent), reason=reason, error=error)
 
     def _whole(self) -> RemainingRequest | None:
         """Return the whole request, to be sent later; None where it cannot be sent again."""
@@ -384,28 +480,20 @@ class GuardedCall:
 
     def _diagnose(self, exchange: Exchange[Response], ids: Sequence[str]) -> dict[str, str]:
         """Ask CRM for the approval states behind the refusals. No error: what cannot be learnt is left out."""
-        states: dict[str, str] = {}
-        left = exchange.latest.credits
-        if not ids or self._call.route.module is None or (left is not None and left <= self._settings.min_credits):
-            return states
-        deadline = self._adapter.clock.now() + _DIAGNOSIS_SECONDS
-        probes = build_probes(url=self._url, module=self._call.route.module, ids=ids, headers=self._headers)
-        try:
-            for probe in probes:
-                if self._adapter.scopes.knows(probe) or self._adapter.clock.now() >= deadline:
-                    break
-                response = self._probe(_wire.probe_request(probe))
-                if refused_scope(response.status_code, response.content):
-                    self._adapter.scopes.refuse(probe)
-                states |= read_states(response.content) if response.ok else {}
-        except Exception as exc:  # noqa: BLE001 (an explanation must never cost the result)
-            _log.debug("the approval state could not be learnt: %s", type(exc).__name__)
+        left, module = exchange.latest.credits, self._call.route.module
+        if not ids or module is None or (left is not None and left <= self._settings.min_credits):
+            return {}
+        adapter = self._adapter
+        states, sent = ask(
+            build_probes(url=self._url, module=module, ids=ids, headers=self._headers),
+            adapter.transmit,
+            adapter.scopes,
+            adapter.astray,
+            origin=self._origin,
+            options=self._options,
+        )
+        self._spent += sent
         return states
-
-    def _probe(self, request: PreparedRequest) -> Response:
-        self._spent += 1
-        timeout = _wire.capped_timeout(self._options["timeout"], _DIAGNOSIS_SECONDS)
-        return self._adapter.transmit(request, **{**self._options, "stream": False, "timeout": timeout})
 
     def _share(self, exchange: Exchange[Response], slots: Collection[int]) -> None:
         """Tell other calls what CRM just said of the records."""
@@ -444,16 +532,6 @@ class GuardedCall:
 
     def _stopped(self) -> bool:
         return self._adapter.stops.token is not self._token
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Have `stop_waiting()` wake this call, and leave nothing behind in the lock registry."""
-        self._adapter.stops.watch(self._wake, self._token)
-        try:
-            yield
-        finally:
-            self._adapter.stops.unwatch(self._wake)
-            self._waiter.leave()
 
     def _key(self, record_id: str) -> str:
         return f"{self._origin}|{record_id}"

@@ -8,7 +8,7 @@ v8.0 examples, API v7 pages, and Zoho's announcement of the two codes (October 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -154,6 +154,11 @@ class Envelope:
     def guarded(self) -> bool:
         """Whether there is an item that the guard exists for."""
         return any(item.guarded for item in self.items)
+
+    def emptied(self) -> Envelope:
+        """Return the envelope without its items, and holding on to no more of the body than the rest."""
+        rest = {name: msgspec.Raw(b"") if name == self.key else raw.copy() for name, raw in self.members.items()}
+        return replace(self, items=(), members={} if self.bare or self.composite else rest)
 
 
 def read_envelope(body: bytes, *, reads: Collection[int] = ()) -> Envelope | None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from crm_guard._batch import Call, Part, lay, match, match_named, records, repointed
 from crm_guard._endpoints import Resend
+from crm_guard._precedents import Precedents
 from crm_guard.errors import GiveUpReason
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ class Exchange(Generic[R]):
         replayable: Whether the body can be sent again.
 
     Attributes:
+        latest: The last answer; the ones before it are not kept.
+        alone: Whether it is the only one so far.
+        precedents: What a merged answer takes from the others.
         items: CRM's last word on each slot.
         places: The position of each slot in the request, None where it is not certain.
         pending: Slots whose record is locked, and may be sent again.
@@ -92,7 +96,9 @@ class Exchange(Generic[R]):
             message = "an exchange begins with an answer that has items"
             raise ValueError(message)
         self.call = call
-        self.answers: list[Answer[R]] = [first]
+        self.latest = first
+        self.alone = True
+        self.precedents = Precedents(first, first.envelope)
         self.envelope = first.envelope
         self.items: list[Item] = list(first.envelope.items)
         laid = lay(call, first.envelope)
@@ -134,8 +140,9 @@ class Exchange(Generic[R]):
         return self.call.narrow(sorted(self._position(slot) for slot in slots)) if self._narrowed else Part()
 
     def absorb(self, answer: Answer[R]) -> None:
-        """Take in the answer to what was sent last."""
-        self.answers.append(answer)
+        """Take in the answer to what was sent last. To do so again, after an interrupt half way, is safe."""
+        self.precedents.add(answer)
+        self.latest, self.alone = answer, False
         waited_for = self._sent
         if self._narrowed:
             self._absorb_part(answer)
@@ -146,21 +153,14 @@ class Exchange(Generic[R]):
         if self._overtaken():
             self.reason = self.reason or GiveUpReason.UNMATCHED
         if self.pending:
-            self.retry_after = max(next(self._waits), answer.retry_after or 0.0)
+            wait = next(self._waits, self.retry_after or 0.0)  # a generator may have died of an interrupt
+            self.retry_after = max(wait, answer.retry_after or 0.0)
 
     def lost(self) -> None:
-        """Take note that what was being sent may have arrived, and that no answer will come, or none was taken in.
-
-        Of an answer that was taken in whole, nothing is lost but what may not be repeated for certain.
-        """
+        """Take note that what was being sent may have arrived, and that no answer will come. Twice is as once."""
         pending = frozenset(self.pending)
-        self._lose(tuple(slot for slot in self._sent if slot in pending))
+        self._lose([*self.uncertain, *(slot for slot in self._sent if slot in pending)])
         self.pending = tuple(slot for slot in self.pending if slot not in self.uncertain)
-
-    @property
-    def latest(self) -> Answer[R]:
-        """The last answer."""
-        return self.answers[-1]
 
     @property
     def obtained(self) -> bool:
@@ -170,7 +170,7 @@ class Exchange(Generic[R]):
     @property
     def complete(self) -> bool:
         """Whether the last answer speaks of every slot, in order: then it is the result, as it is."""
-        if len(self.answers) == 1 or not self._narrowed:
+        if self.alone or not self._narrowed:
             return True
         if self.reason is GiveUpReason.FOLLOW_UP and not self.obtained:
             return True

@@ -116,7 +116,7 @@ def outcomes_of(exchange: Exchange[Any], judge: Judge) -> tuple[RecordOutcome, .
     if not exchange.items:  # answered by something that is no envelope: an image, an empty 204
         return (RecordOutcome(position=0, record_id=exchange.call.route.record_id, succeeded=True),)
     outcomes = slot_outcomes(exchange, judge)
-    return outcomes if len(exchange.answers) > 1 else _completed(exchange.latest, judge, outcomes)
+    return _completed(exchange.latest, judge, outcomes) if exchange.alone else outcomes
 
 
 def slot_outcomes(exchange: Exchange[Any], judge: Judge) -> tuple[RecordOutcome, ...]:
@@ -147,6 +147,18 @@ def outcomes_in(answer: Answer[Any], judge: Judge) -> tuple[RecordOutcome, ...]:
             for index, item in enumerate(answer.envelope.items)
         )
     return _completed(answer, judge, outcomes)
+
+
+def unanswered_outcomes(judge: Judge, error: CallError | None = None) -> tuple[RecordOutcome, ...]:
+    """Return the outcomes of a call whose first answer is lost, and of whose records nothing else is known."""
+    call = judge.call
+    if call.endpoint.reads or (call.names_one and not _names_record(call)):
+        return ()
+    hint = hint_for_uncertain(str(error) if error else None)
+    return tuple(
+        RecordOutcome(position=position, record_id=record_id, hint=hint, uncertain=True)
+        for position, record_id in enumerate(call.ids or ())
+    )
 
 
 def early_outcomes(

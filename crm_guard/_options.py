@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
+from crm_guard._registry_url import MAY_BE_URL
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -114,9 +116,12 @@ def _is_setting(name: str, value: object) -> bool:
 
 
 def _shown(settings: Mapping[str, Any]) -> str:
-    """Return settings as Python, without a password that a URL of the lock registry may hold."""
-    values = {name: "..." if name == "lock_registry" else repr(value) for name, value in settings.items()}
-    return "{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}"
+    """Return settings as Python, without what may be a URL, as that may hold a password."""
+    return "{" + ", ".join(f'"{name}": {_harmless(name, repr(value))}' for name, value in settings.items()) + "}"
+
+
+def _harmless(name: str, text: str) -> str:
+    return "..." if name == "lock_registry" or MAY_BE_URL.search(text) else text
 
 
 def _unknown(name: str, call: str) -> str:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import http.client
 import io
+import time
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from requests import Request
 from requests.cookies import extract_cookies_to_jar
 from requests.exceptions import ConnectTimeout
 from requests.utils import rewind_body
-from urllib3 import HTTPHeaderDict, HTTPResponse, Retry
+from urllib3 import HTTPHeaderDict, HTTPResponse, Retry, Timeout
 from urllib3.exceptions import HTTPError as TransportError
 from urllib3.exceptions import InvalidHeader, NewConnectionError
 
 from crm_guard.remaining import own_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator
 
     from requests import PreparedRequest, Response
     from requests.adapters import HTTPAdapter
@@ -26,28 +29,40 @@ if TYPE_CHECKING:
 
 _FRAMING: Final = ("Content-Encoding", "Transfer-Encoding", "Content-Length")
 _PIECE: Final = 64 * 1024
+_MOST_COOKIES: Final = 100
+_LONGEST_REASON: Final = 100
 
 
-def bounded_body(response: Response, limit: int, *, unread: bool) -> bytes | None:
-    """Return the body, or None if it is larger than `limit` bytes: then it stays to be read.
+def bounded_body(response: Response, limit: int, *, unread: bool, within: float | None = None) -> bytes | None:
+    """Return the body, or None if it is larger than `limit` bytes, or late: then it stays to be read.
+
+    At most `limit` bytes and a piece are unpacked. The body counts as read where the session would read it next;
+    errors on the way are those of `Response.content`.
 
     Args:
         response: The answer.
         limit: Bytes, after decompression.
-        unread: Whether others will look at `response.raw` (`stream=True`, response hooks): no more than `limit`
-            bytes are read, `raw` gives them again, and its connection can be reached until it was read. Otherwise
-            the body is read in full, as a session would do next, unless it announces that it is too large.
+        unread: Whether others will look at `response.raw` (`stream=True`, response hooks): `raw` gives again what
+            was read of it, and its connection can be reached until it was read.
+        within: Seconds for all of an unread body. What is one wait for the next byte in a session that reads it may
+            be many here, and whoever asks for a stream has yet to decide how long to read.
     """
     raw = response.raw
     if (getattr(raw, "length_remaining", None) or 0) > limit:  # what Content-Length announces
         return None
-    if unread and not getattr(response, "_content_consumed", False):
+    if not getattr(response, "_content_consumed", False):
         if isinstance(raw, HTTPResponse):
-            return _peek(response, raw, limit)
-        if _seekable(raw):
+            return _peek(response, raw, limit, within) if unread else _take(response, raw, limit)
+        if unread and _seekable(raw):
             return _look_ahead(raw, limit)
     body: bytes | None = response.content
     return body if body is not None and len(body) <= limit else None
+
+
+def body_at_hand(response: Response, limit: int) -> bytes | None:
+    """Return the body if it was read to its end, and is no larger than `limit` bytes. Reads nothing."""
+    body = vars(response).get("_content")
+    return body if isinstance(body, bytes) and len(body) <= limit else None
 
 
 def _seekable(raw: Any) -> bool:
@@ -65,11 +80,32 @@ def _look_ahead(raw: Any, limit: int) -> bytes | None:
     return body if len(body) <= limit else None
 
 
-def _peek(response: Response, raw: HTTPResponse, limit: int) -> bytes | None:
+def _take(response: Response, raw: HTTPResponse, limit: int) -> bytes | None:
+    """Read a body as `Response.content` would, but for the limit."""
+    pieces = raw.stream(_PIECE, decode_content=True)
+    taken, size, failure = [], 0, None
+    try:
+        for piece in pieces:
+            taken.append(piece)
+            size += len(piece)
+            if size > limit:
+                break
+        else:
+            body = b"".join(taken)
+            vars(response).update(_content=body, _content_consumed=True)
+            return body
+    except TransportError as exc:
+        failure = exc
+    rest = _Rewound(raw, lambda: next(pieces, b""), b"".join(taken), failure)
+    response.raw = rest.response(getattr(response.request, "method", None), unpacked=True)
+    return None if failure is None else response.content  # raises it, in the words of `requests`
+
+
+def _peek(response: Response, raw: HTTPResponse, limit: int, within: float | None) -> bytes | None:
     """Read a stream and decode what was read, then put it back."""
-    rewound = _Rewound(raw)
+    rewound = _Rewound(raw, partial(_as_it_comes, raw))
     response.raw = rewound.response(getattr(response.request, "method", None))
-    head = rewound.peek(limit + 1)
+    head = rewound.peek(limit + 1, within)
     if head is None or len(head) > limit:
         return None
     decoding = HTTPResponse(
@@ -80,6 +116,14 @@ def _peek(response: Response, raw: HTTPResponse, limit: int) -> bytes | None:
     except TransportError:  # the caller will meet it, too
         return None
     return body if len(body) <= limit else None
+
+
+def _as_it_comes(raw: HTTPResponse) -> bytes:
+    """Return what has come, at the price of one wait for the network; nothing at the end."""
+    try:
+        return raw.read1(_PIECE, decode_content=False) or b""
+    except AttributeError:  # the body is an object of the caller's, with `read` alone
+        return raw.read(_PIECE, decode_content=False)
 
 
 class _Again(HTTPResponse):
@@ -107,24 +151,36 @@ class _Again(HTTPResponse):
 class _Rewound(io.RawIOBase):
     """A stream whose beginning has been read already: gives it again, and then goes on with the rest.
 
-    The bytes are those of the wire, neither decompressed nor otherwise changed. Where reading failed, what came
-    before is given first, and then the failure is raised.
+    The bytes are as `more` gives them. Where reading failed, what came before is given first, and then the failure
+    is raised.
+
+    Args:
+        rest: The response that is read from.
+        more: Returns the next piece of its body, empty at its end.
+        ready: What was read of it before.
+        failure: What broke that off.
     """
 
-    def __init__(self, rest: HTTPResponse) -> None:
+    def __init__(
+        self, rest: HTTPResponse, more: Callable[[], bytes], ready: bytes = b"", failure: Exception | None = None
+    ) -> None:
         super().__init__()
         self._rest = rest
         self._connection = rest.connection  # reading to the end gives it back to the pool
-        self._pieces = rest.stream(_PIECE, decode_content=False)
-        self._ready = bytearray()
-        self._failure: Exception | None = None
-        self._ended = False
+        self._more = more
+        self._ready = bytearray(ready)
+        self._failure = failure
+        self._ended = failure is not None
 
-    def response(self, method: str | None) -> HTTPResponse:
-        """Return a response like the one that is read from, with this as its body."""
+    def response(self, method: str | None, *, unpacked: bool = False) -> HTTPResponse:
+        """Return a response like the one that is read from, with this as its body, `unpacked` or as it came."""
+        headers = self._rest.headers
+        if unpacked:
+            headers = HTTPHeaderDict(headers)
+            headers.discard("Content-Encoding")
         again = _Again(
             body=self,
-            headers=self._rest.headers,
+            headers=headers,
             status=self._rest.status,
             version=self._rest.version,
             reason=self._rest.reason,
@@ -137,17 +193,19 @@ class _Rewound(io.RawIOBase):
             request_url=self._rest.url,
         )
         again.lent = self._connection
-        if hasattr(self._rest, "version_string"):  # since urllib3 2.3
-            again.version_string = self._rest.version_string
+        again.version_string = self._rest.version_string
         return again
 
     def isclosed(self) -> bool:
         """Return whether all of the body was given, as `http.client` does."""
         return self.closed or (self._ended and not self._ready and self._failure is None)
 
-    def peek(self, amount: int) -> bytes | None:
-        """Return up to `amount` bytes, which stay to be read; None where reading failed."""
-        self._fill(amount)
+    def peek(self, amount: int, within: float | None) -> bytes | None:
+        """Return up to `amount` bytes, which stay to be read; None where reading failed, or took too long."""
+        end = None if within is None else time.monotonic() + within
+        while self._fill(min(amount, len(self._ready) + 1)):
+            if end is not None and time.monotonic() >= end:
+                return None
         return bytes(self._ready) if self._failure is None else None
 
     def read(self, size: int = -1) -> bytes:
@@ -174,15 +232,18 @@ class _Rewound(io.RawIOBase):
         if failure is not None:
             raise failure
 
-    def _fill(self, amount: int | None) -> None:
+    def _fill(self, amount: int | None) -> bool:
+        """Read until `amount` bytes are ready, or the end; return whether that read anything."""
+        before = len(self._ready)
         while not self._ended and (amount is None or len(self._ready) < amount):
             try:
-                piece = next(self._pieces, None)
+                piece = self._more()
             except (TransportError, OSError) as exc:
                 self._failure, self._ended = exc, True
             else:
-                self._ready += piece or b""
-                self._ended = piece is None
+                self._ready += piece
+                self._ended = not piece
+        return len(self._ready) > before
 
     def close(self) -> None:
         self._rest.close()
@@ -191,11 +252,11 @@ class _Rewound(io.RawIOBase):
 
 
 def discard(response: Response) -> None:
-    """Read a response to its end, so that its connection can be used again; close it if that fails."""
+    """Let go of a response that nobody will read. Its connection serves again only if the body was read already."""
     try:
-        response.content  # noqa: B018 (reading is the point)
-    except Exception:  # noqa: BLE001 (nobody wants this body)
         response.close()
+    except Exception:  # noqa: BLE001 (nobody wants this body)
+        return
 
 
 def replayable(request: PreparedRequest) -> bool:
@@ -276,19 +337,46 @@ def remade(
     return adapter.build_response(request, raw)
 
 
-def carry_cookies(earlier: Sequence[Response], final: Response) -> None:
-    """Add the cookies of earlier attempts to the final response: a session sees only that one."""
-    message = getattr(getattr(final.raw, "_original_response", None), "msg", None)
-    cookies = [cookie for response in earlier for cookie in _cookies(response)]
-    if message is None or not cookies:
-        return
-    own = message.get_all("Set-Cookie") or []
-    del message["Set-Cookie"]
-    for cookie in (*cookies, *own):  # the last word on a name wins
-        message.add_header("Set-Cookie", cookie)
-    extract_cookies_to_jar(  # type: ignore[no-untyped-call]
-        final.cookies, final.request, final.raw
-    )
+class Trail:
+    """What is kept of the answers to one call that are let go: little, however many and large they were.
+
+    Attributes:
+        content_type: The `Content-Type` of the last answer that spoke of records.
+    """
+
+    def __init__(self) -> None:
+        self.content_type: str | None = None
+        self._cookies: deque[str] = deque(maxlen=_MOST_COOKIES)
+        self._reasons: dict[int, str] = {}
+
+    def note(self, response: Response, *, speaks: bool) -> None:
+        """Take note of an answer, and of whether it speaks of records."""
+        self._reasons[response.status_code] = (response.reason or "")[:_LONGEST_REASON]
+        if speaks:
+            self.content_type = response.headers.get("Content-Type")
+
+    def leave(self, response: Response) -> None:
+        """Let go of an answer that is not the caller's result, but for its cookies."""
+        self._cookies.extend(_cookies(response))
+        discard(response)
+
+    def reason(self, status: int) -> str | None:
+        """Return the reason phrase that an answer with this status came with."""
+        return self._reasons.get(status)
+
+    def carry_cookies(self, final: Response) -> None:
+        """Add the cookies of earlier answers to the final one: a session sees only that."""
+        message = getattr(getattr(final.raw, "_original_response", None), "msg", None)
+        if message is None or not self._cookies:
+            return
+        own = message.get_all("Set-Cookie") or []
+        del message["Set-Cookie"]
+        for cookie in (*self._cookies, *own):  # the last word on a name wins
+            message.add_header("Set-Cookie", cookie)
+        self._cookies.clear()
+        extract_cookies_to_jar(  # type: ignore[no-untyped-call]
+            final.cookies, final.request, final.raw
+        )
 
 
 def seconds_to_wait(response: Response) -> float | None:
@@ -319,6 +407,15 @@ def _as_bytes(body: object) -> bytes | None:
 
 def _position(request: PreparedRequest) -> object:
     return getattr(request, "_body_position", None)
+
+
+def read_timeout(timeout: Any) -> float | None:
+    """Return the seconds that a caller's timeout allows between two bytes; None where it names no number."""
+    if isinstance(timeout, Timeout):
+        timeout = timeout.read_timeout
+    elif isinstance(timeout, tuple) and len(timeout) == 2:  # connect, read
+        timeout = timeout[1]
+    return float(timeout) if isinstance(timeout, int | float) else None
 
 
 def capped_timeout(timeout: Any, most: float) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 import warnings
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast, overload
 
 from requests import PreparedRequest
@@ -14,7 +14,9 @@ from requests.adapters import HTTPAdapter
 from crm_guard import _wire
 from crm_guard._address import tail_finder
 from crm_guard._clock import Clock, Stops, SystemClock
+from crm_guard._fork import remember, remembered, renew_connections
 from crm_guard._glance import READ_METHODS, marked
+from crm_guard._imports import first_import
 from crm_guard._options import check_options, split_positional
 from crm_guard._retries import unsafe_repeats, warning_about
 from crm_guard._scopes import ScopeMemory
@@ -23,6 +25,7 @@ from crm_guard.locks import LockRegistry, MemoryLockRegistry, Unshared
 from crm_guard.settings import GuardSettings, Source, load_settings
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterable, Mapping
 
     from requests import Response
@@ -37,6 +40,8 @@ _CLIENT_ERROR: Final = 400
 _CHALLENGES: Final = frozenset({401, 407})
 """Where a hook authenticates (NTLM), it needs the very connection that such an answer came by."""
 _CALL: Final = "GuardAdapter("
+_SHARED: Final = ("stops", "scopes", "astray", "lengths")
+"""What guards over different inner adapters share, and a forked process makes anew."""
 _NESTED: Final = "a guard sends through another guard: waits and sends would multiply, so the inner one only sends"
 _FOREIGN: Final = (
     "this guard was given a {kind}, and serves sessions of `requests` alone: another library would send the "
@@ -133,12 +138,18 @@ class GuardAdapter(HTTPAdapter):
     def _assemble(self) -> None:
         """Make what cannot be pickled or shared."""
         self.clock: Clock = self._clock or SystemClock()
-        self.stops = Stops()
-        self.scopes = ScopeMemory()
         self.locks: LockRegistry = self._registry()
-        self.lengths = LockLengths() if self._clock else _process_lengths()
         self.tail_of = tail_finder(self.settings.path_pattern)
         self._warned = False
+        self._begin()
+        remember(self, self.inner)
+
+    def _begin(self) -> None:
+        """Make what the threads of one process share: `_SHARED` names it. A lock registry sees to itself."""
+        self.stops = Stops()
+        self.scopes = ScopeMemory()
+        self.astray: dict[str, threading.Thread] = {}  # diagnoses that did not come back, by origin
+        self.lengths = LockLengths() if self._clock else _process_lengths()
 
     def _registry(self) -> LockRegistry:
         if self._given_registry is not None:  # an empty registry is false
@@ -165,23 +176,30 @@ class GuardAdapter(HTTPAdapter):
         if not isinstance(request, PreparedRequest):
             raise TypeError(_FOREIGN.format(kind=f"{type(request).__module__}.{type(request).__qualname__}"))
         start = self.tail_of(request.url or "")
-        if start < 0 or (_nesting.guarded and self._tell_of_nesting()):
+        if start < 0 or (_passage.get().open and self._tell_of_nesting()):
             return self.transmit(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
+        options = {"stream": stream, "timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
         token = self.stops.token
-        if self.locks:
-            call = self._call(
-                request, start, token, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
-            )
-            if call.known_locked():
-                return call.run_after_verdict()
-        response = self.transmit(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
-        body = self.readable(request, response, stream=stream)
-        if body is None or not marked(body):
-            return response
-        call = self._call(
-            request, start, token, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
-        )
-        return call.run(response, body)
+        call: GuardedCall | None = None
+        response: Response | None = None
+        try:
+            if self.locks:
+                call = self._call(request, start, token, options)
+                if call.known_locked():
+                    return call.run_after_verdict()
+                call = None
+            response = self.transmit(request, **options)
+            body = self.readable(request, response, **options)
+            if body is None or not marked(body):
+                return response
+            call = self._call(request, start, token, options)
+            return call.run(response, body)
+        except Exception:
+            raise
+        except BaseException as exc:  # Ctrl-C, or `sys.exit()` in a hook: at any line above, and inside of it
+            call = call or self._call(request, start, token, options)
+            call.interrupted(exc, response)
+            raise
 
     def guards(self, url: str) -> bool:
         """Return whether `url` is that of a CRM call, by `path_pattern` and an API version in its path."""
@@ -201,9 +219,17 @@ class GuardAdapter(HTTPAdapter):
         """
         self.stops.stop()
 
-    def renew(self) -> None:
-        """Begin anew in a forked process: its parent's connections and threads are not its own."""
-        self.__setstate__({name: getattr(self, name, None) for name in self.__attrs__})
+    def renew(self, like: GuardAdapter | None = None) -> None:
+        """Begin anew in a forked process: its parent's connections, and what its threads held, are not its own.
+
+        Args:
+            like: A guard that has begun already, and shares all with this one but `inner`: see :meth:`around`.
+        """
+        renew_connections(self)
+        if like is None:
+            self._begin()
+        else:
+            vars(self).update({name: getattr(like, name) for name in _SHARED})
 
     def around(self, inner: BaseAdapter, *, owned: bool = False) -> Self:
         """Return a guard that sends through `inner`, and shares everything else with this one.
@@ -214,6 +240,7 @@ class GuardAdapter(HTTPAdapter):
         """
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__, inner=inner, _owns_inner=owned)
+        remember(twin, inner)
         return twin
 
     @property
@@ -242,21 +269,24 @@ class GuardAdapter(HTTPAdapter):
         inner = cast("BaseAdapter", self.inner)
         if isinstance(inner, GuardAdapter):
             return inner.transmit(request, **options)
-        outermost = not _nesting.guarded
+        passage = _Passage()
         try:
-            _nesting.guarded = True
-            response = inner.send(request, **options)
+            # In a context of its own: there is nothing to set back, and so nothing for an interrupt to leave set.
+            response: Response = copy_context().run(passage.send, inner, request, options)
         finally:
-            _nesting.guarded = not outermost
+            passage.open = False
         response.connection = self  # digest auth sends its second try through this
         return response
 
-    def _call(self, request: PreparedRequest, start: int, token: object, **options: Any) -> GuardedCall:
-        from crm_guard._conversation import GuardedCall  # noqa: PLC0415 (programs that meet no lock do without)
+    def _call(self, request: PreparedRequest, start: int, token: object, options: Mapping[str, Any]) -> GuardedCall:
+        with first_import:
+            from crm_guard._conversation import GuardedCall  # noqa: PLC0415 (programs that meet no lock do without)
 
         return GuardedCall(self, request, options, start, token)
 
-    def readable(self, request: PreparedRequest, response: Response, *, stream: bool) -> bytes | None:
+    def readable(
+        self, request: PreparedRequest, response: Response, *, stream: bool, timeout: Any, **_: Any
+    ) -> bytes | None:
         """Return the body if items may be in it; read nothing that is no JSON, or belongs to a successful read."""
         status = response.status_code
         if status < _CLIENT_ERROR and request.method in READ_METHODS:
@@ -267,7 +297,8 @@ class GuardAdapter(HTTPAdapter):
         hooks = request.hooks.get("response")  # these look at the answer before the session reads it
         if hooks and status in _CHALLENGES:
             return None
-        return _wire.bounded_body(response, self.settings.max_inspect_bytes, unread=stream or hooks)
+        within = _wire.read_timeout(timeout) if stream else None
+        return _wire.bounded_body(response, self.settings.max_inspect_bytes, unread=stream or hooks, within=within)
 
     def _tell_of_nesting(self) -> bool:
         """Warn, once, that another guard is sending through this one, unknown to it. Return True."""
@@ -281,10 +312,11 @@ def _make_registry(settings: GuardSettings, *, own: bool) -> LockRegistry:
     if not settings.share_locks:
         return Unshared()
     if settings.lock_registry != "memory":
-        from crm_guard.redis_locks import RedisLockRegistry, shared_registry  # noqa: PLC0415 (an optional dependency)
+        with first_import:  # an optional dependency
+            from crm_guard.redis_locks import RedisLockRegistry, shared_registry  # noqa: PLC0415
 
         make = RedisLockRegistry if own else shared_registry
-        return make(settings.lock_registry, wake_at_once=settings.wake_at_once)
+        return make(settings.lock_registry, wake_at_once=settings.wake_at_once, wait_max=settings.wait_max)
     # Instants of a clock of its own mean nothing to other adapters.
     return (
         MemoryLockRegistry(wake_at_once=settings.wake_at_once) if own else _process_registry(settings.wake_at_once)
@@ -303,18 +335,41 @@ def _process_registry(wake_at_once: int) -> MemoryLockRegistry:
     return MemoryLockRegistry(wake_at_once=wake_at_once)
 
 
-if hasattr(os, "register_at_fork"):  # a mutex that was held at the fork stays held in the child
-    os.register_at_fork(after_in_child=_process_registry.cache_clear)
-    os.register_at_fork(after_in_child=_process_lengths.cache_clear)
+def _renew_all() -> None:
+    """Have every guard of a forked process begin anew, and all that a guard sends through."""
+    _process_lengths.cache_clear()  # a mutex that was held at the fork stays held in the child
+    first: dict[Stops, GuardAdapter] = {}
+    for adapter in remembered():
+        if isinstance(adapter, GuardAdapter):
+            known = first.setdefault(adapter.stops, adapter)
+            adapter.renew(None if known is adapter else known)
+        else:
+            renew_connections(adapter)
 
 
-class _Nesting(threading.local):
-    """Whether this thread is inside a guard's inner adapter."""
-
-    guarded = False
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)
 
 
-_nesting: Final = _Nesting()
+class _Passage:
+    """One send through a guard's inner adapter.
+
+    Attributes:
+        open: Whether it is under way. A context that was copied meanwhile may outlive it, as that of a greenlet or
+            a task that was begun inside.
+    """
+
+    open = False
+
+    def send(self, inner: BaseAdapter, request: PreparedRequest, options: Mapping[str, Any]) -> Response:
+        """Send through `inner`, for the first and only time."""
+        _passage.set(self)
+        self.open = True
+        return inner.send(request, **options)
+
+
+_passage: Final = ContextVar("crm_guard_passage", default=_Passage())  # noqa: B039 (this one is never opened)
+"""The innermost send through an inner adapter that this thread, task or greenlet is in, or came from."""
 
 
 def warn_of_multiplied_sends(*layers: BaseAdapter | None) -> bool:
@@ -327,7 +382,8 @@ def warn_of_multiplied_sends(*layers: BaseAdapter | None) -> bool:
 
 def warn(message: str) -> None:
     """Warn, at the line of the program that called us, be it through `requests`."""
-    import inspect  # noqa: PLC0415 (costs more than the guard does, and is rarely needed)
+    with first_import:
+        import inspect  # noqa: PLC0415 (costs more than the guard does, and is rarely needed)
 
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("crm_guard", "requests"):

@@ -10,25 +10,37 @@
     ValueError
     └── SettingsError
 
-Existing `except requests.RequestException` keeps working. Every class can be pickled; a pickled error carries the
-request and the response, so treat it like the request itself: it holds the caller's `Authorization`.
+Existing `except requests.RequestException` keeps working. Every class can be pickled, as task queues do with the
+errors of their tasks. A pickled error has its request and response, with their bodies, but no credentials: what
+`RemainingRequest` leaves out of a request stays behind, and likewise in the response and its history, above all
+cookies. What `RemainingRequest.of(request, keep=...)` says is kept of a request is kept here, too. Copies made with
+the module `copy` have their credentials.
 """
 
 from __future__ import annotations
 
 import copy
 import enum
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, Self
 
+from requests.cookies import RequestsCookieJar
 from requests.exceptions import HTTPError
 from requests.hooks import default_hooks
+from requests.structures import CaseInsensitiveDict
+
+from crm_guard._credentials import bare_headers, bare_url
+from crm_guard.remaining import RemainingRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from requests import PreparedRequest, Response
 
-    from crm_guard.remaining import RemainingRequest
     from crm_guard.remediation import ApprovalCase
     from crm_guard.report import GuardReport, RecordOutcome
+
+
+_URLS: Final = frozenset({"location", "content-location"})
 
 
 class GiveUpReason(enum.StrEnum):
@@ -118,10 +130,21 @@ class GuardError(HTTPError):
         return self.report.remaining_request() if self.report else None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = dict(self.__dict__)
-        state["request"] = _portable_request(cast("PreparedRequest | None", self.request))
-        state["response"] = _portable_response(self.response)
-        return type(self), self.args, state
+        return type(self), self.args, self._state(_kept_request, _kept_response)
+
+    def __copy__(self) -> Self:
+        return self._twin(self.__dict__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._twin(copy.deepcopy(self._state(_portable_request, _portable_response), memo))
+
+    def _state(self, of_request: Callable[..., object], of_response: Callable[..., object]) -> dict[str, Any]:
+        return {**self.__dict__, "request": of_request(self.request), "response": of_response(self.response)}
+
+    def _twin(self, state: Mapping[str, Any]) -> Self:
+        twin = type(self)(*self.args)
+        twin.__dict__.update(state)
+        return twin
 
 
 class RecordLockedError(GuardError):
@@ -169,7 +192,7 @@ def _portable_request(request: PreparedRequest | None) -> PreparedRequest | None
     """Copy `request` without what cannot travel: hooks, and a body that is a stream."""
     if request is None:
         return None
-    portable = request.copy()
+    portable = request.of(request) if isinstance(request, RemainingRequest) else request.copy()
     portable.hooks = default_hooks()
     if not isinstance(portable.body, bytes | str):
         portable.body = None
@@ -183,3 +206,25 @@ def _portable_response(response: Response | None) -> Response | None:
     portable.request = _portable_request(response.request)  # type: ignore[assignment]
     portable.history = [_portable_response(earlier) for earlier in response.history]  # type: ignore[misc]
     return portable
+
+
+def _kept_request(request: PreparedRequest | None) -> RemainingRequest | None:
+    """Copy `request` as a pickle is to hold it: it leaves its own credentials behind."""
+    portable = _portable_request(request)
+    return RemainingRequest.of(portable) if portable is not None else None
+
+
+def _kept_response(response: Response | None) -> Response | None:
+    """Copy `response` as a pickle is to hold it, without what its headers, cookies and URLs have of credentials."""
+    kept = _portable_response(response)
+    if kept is None:
+        return None
+    kept.request = _kept_request(kept.request)  # type: ignore[assignment]
+    kept.history = [_kept_response(earlier) for earlier in kept.history]  # type: ignore[misc]
+    kept.url = bare_url(kept.url or "")[0]
+    headers, _ = bare_headers(kept.headers)
+    kept.headers = CaseInsensitiveDict(
+        {name: bare_url(value)[0] if name.lower() in _URLS else value for name, value in headers.items()}
+    )
+    kept.cookies = RequestsCookieJar()
+    return kept

@@ -313,6 +313,7 @@ class LockTable:
         pending = self.sort(call, now)
         for key in chain(pending.mine, pending.idle):
             if key in self.locks:
+                self._queue(call, key)
                 self.locks[key].holder, self.locks[key].due = call, now
         call.waiting = False
         if not call.slot:
@@ -330,13 +331,13 @@ class LockTable:
         for key in locked:
             touched.update(self._lock(call, key, now))
         for key in free:
-            self._unqueue(call, key, keep=True)
             touched.update(self.unlock(key))
+            self._unqueue(call, key)
         self.resettle(touched, now)
         self._give_slot_back(call)  # last: whom a refusal stops must not be set off by it
 
     def leave(self, call: Call, now: float) -> None:
-        """Forget `call`, and hand on what it holds."""
+        """Forget `call`, and hand on what it holds. Safe to repeat, also where an interrupt cut it short."""
         self.stop(call)
         self._forget(call, set(call.needs), now)
 
@@ -394,6 +395,7 @@ class LockTable:
 
     def _probe(self, call: Call, pending: Pending) -> None:
         for key in pending.idle:
+            self._queue(call, key)
             self.locks[key].holder = call
         call.when = min(self._due(call, key) for key in chain(pending.mine, pending.idle))
 
@@ -431,8 +433,10 @@ class LockTable:
     # -- who knows what of one record
 
     def _lock(self, call: Call, key: str, now: float) -> dict[Call, None]:
+        call.needs.add(key)
         lock = self.locks.get(key) or self._add(key, now)
         if lock is None:
+            call.needs.discard(key)
             call.unshared.add(key)
             return {}
         self._queue(call, key)
@@ -448,17 +452,18 @@ class LockTable:
             return None
         return self.locks.setdefault(key, Lock(now))
 
-    def _queue(self, call: Call, key: str) -> None:
-        self.locks[key].queue[call] = None
-        call.needs.add(key)
+    # An interrupt may come between any two lines. `needs` names all that has to be undone: first in, last out.
 
-    def _unqueue(self, call: Call, key: str, *, keep: bool = False) -> None:
-        call.unshared.discard(key)
-        call.needs.discard(key)
+    def _queue(self, call: Call, key: str) -> None:
+        call.needs.add(key)
+        self.locks[key].queue[call] = None
+
+    def _unqueue(self, call: Call, key: str) -> None:
         if key in self.locks:
             self.locks[key].queue.pop(call, None)
-            if not keep:
-                self._tidy(key)
+            self._tidy(key)
+        call.unshared.discard(key)
+        call.needs.discard(key)
 
     def _tidy(self, key: str) -> None:
         lock = self.locks[key]
@@ -467,11 +472,11 @@ class LockTable:
 
     def _forget(self, call: Call, keys: Collection[str], now: float) -> None:
         for key in keys:
-            self._unqueue(call, key, keep=True)
+            if key in self.locks:
+                self.locks[key].queue.pop(call, None)
         self._let_go(keys, now, call)
         for key in keys:
-            if key in self.locks:
-                self._tidy(key)
+            self._unqueue(call, key)
 
     def _let_go(self, keys: Iterable[str], now: float, call: Call) -> None:
         touched: dict[Call, None] = {}

@@ -222,10 +222,8 @@ class _Hook:
         return adapter
 
     def renew(self) -> None:
-        """Make a forked process independent: connections must not be shared, and threads were left behind."""
+        """Make a forked process independent of a thread that held the mutex. Guards see to themselves."""
         self._mutex = threading.Lock()
-        for installation in self._active:
-            installation.guard.renew()
 
     def _remove(self, installation: _Installation) -> None:
         self._active = tuple(other for other in self._active if other is not installation)

@@ -126,7 +126,10 @@ class RecordOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class GuardReport:
-    """What became of one call. A pickled report leaves behind its response, and a remaining request with a stream.
+    """What became of one call.
+
+    A pickled report leaves behind its response, the credentials of the remaining request (see `RemainingRequest`),
+    and a remaining request whose body is a stream.
 
     Attributes:
         outcomes: One per record, in the order of CRM's first answer; where the call failed as a whole, one per

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Unpack
 import msgspec
 from msgspec import Meta
 
+from crm_guard._imports import first_import
+from crm_guard._registry_url import MAY_BE_URL, check_url, masked_url
 from crm_guard.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     All times are in seconds. Whole numbers are welcome where a `float` is meant, lists where a tuple is, and
     both are stored as the type below. `True` is no number here, and neither NaN nor infinity is ever
-    accepted. The `repr` hides what a `lock_registry` URL may hold of a password.
+    accepted. The `repr` shows nothing of a `lock_registry` URL but its scheme: a password may be anywhere in it.
     `msgspec.structs.replace(settings, timeout=5)` makes a changed copy, with every rule checked again.
 
     Attributes:
@@ -96,7 +98,8 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
         share_locks: Let threads (and, with a Redis registry, hosts) share what they know of a lock, so that
             one of them asks for all. False: each call finds out for itself.
         lock_registry: Where that knowledge lives: `"memory"` for this process, or a `redis://`, `rediss://`
-            or `unix://` URL. Special characters of a password are percent-encoded.
+            or `unix://` URL. Special characters of a password are percent-encoded. What redis-py could not use
+            is refused at once; no text shows more of a URL than its scheme.
         wake_at_once: How many waiting calls one unlock sets off together; 1 or more. 1: one after the other.
             CRM answers 429 to more calls at once than the plan of the organisation allows.
         min_credits: Stop waiting once `X-API-CREDITS-REMAINING` is at or below this number of API credits; 0
@@ -160,8 +163,8 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
         return (ceiling * (1 - self.wait_jitter * random()) for ceiling in self._ceilings())
 
     def _ceilings(self) -> Iterator[float]:
-        # Imported by the first call that has to wait: backoff brings asyncio along.
-        import backoff  # noqa: PLC0415
+        with first_import:  # by the first call that has to wait: backoff brings asyncio along
+            import backoff  # noqa: PLC0415
 
         ceilings = backoff.expo(base=self.wait_exp_base, factor=self.wait_initial, max_value=self.wait_max)
         next(ceilings)  # backoff's generators yield None once, before the first wait
@@ -198,7 +201,7 @@ def origins(
 ) -> dict[str, tuple[Any, str]]:
     """Return what :func:`load_settings` would use, and where each value came from, in field order.
 
-    Made to be shown: the password in a `lock_registry` URL is masked.
+    Made to be shown: of a `lock_registry` URL, which may hold a password, there is the scheme alone.
 
     Args:
         source: As for :func:`load_settings`.
@@ -214,21 +217,6 @@ def origins(
     """
     found = _gathered(source, env, overrides)
     return {name: (value, found[name][1]) for name, value in _settled(found).__rich_repr__()}
-
-
-def masked_url(url: str) -> str:
-    """Return `url` for people to read: credentials and query, where a password may be, are `***`.
-
-    What cannot be taken apart without doubt is hidden altogether.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not scheme.isalnum():
-        return "***"
-    credentials, at, place = rest.rpartition("@")
-    if "?" in credentials:  # is the "@" part of a password in the query, or the "?" one of a password before it?
-        return f"{scheme}://***"
-    place, mark, _ = place.partition("?")
-    return f"{scheme}{separator}{'***@' if at else ''}{place}{'?***' if mark else ''}"
 
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(GuardSettings)}
@@ -248,8 +236,12 @@ def _checked(name: str, value: Any, origin: str = "") -> Any:
         reason = ""
     except ValueError as error:
         reason = f" ({error})"
+    # From here on nothing quotes the value: no error hangs on the one below.
+    shown = _discreet(name, value)
+    if name == "path_pattern" and shown != value:
+        reason = ""  # it may quote a piece of the pattern
     where = f"{origin}: " if origin else ""
-    msg = f"{where}{name}={_shown(_discreet(name, value))} has to be {_allowed(name)}{reason}"
+    msg = f"{where}{name}={_shown(shown)} has to be {_allowed(name)}{reason}"
     raise SettingsError(msg)
 
 
@@ -270,16 +262,8 @@ def _check_pattern(value: str) -> None:
 
 
 def _check_registry(value: str) -> None:
-    from urllib.parse import urlsplit  # noqa: PLC0415 - only this check needs it
-
-    try:
-        parts = urlsplit(value)
-        readable = parts.port != 0 and (parts.scheme == "unix" or "@" not in parts.path + parts.fragment)
-    except ValueError:  # its text may quote a piece of the password: not to be chained
-        readable = False
-    if not readable:
-        msg = "host or port cannot be read: are special characters of the password percent-encoded?"
-        raise ValueError(msg)
+    if value != "memory":
+        check_url(value)
 
 
 _BEYOND_TYPES: dict[str, Callable[[str], None]] = {
@@ -293,11 +277,41 @@ def _allowed(name: str) -> str:
     return next(str(meta.description) for meta in _FIELDS[name].type.__metadata__)
 
 
+# What may be shown. A URL with a password, or a whole mapping with one, may stand where it does not belong.
+
+# In a path an "@" alone is harmless: the home directory may be named after an account.
+_PATH_MAY_BE_URL = re.compile(
+    r"(?i)://|\?|password=|:[^/\\:@]*@|\A(//)?[^/\\@]*@"
+    r"|\A[a-z][a-z0-9+.-]+:|[a-z0-9]{2}:[/\\]"  # a scheme, of which `Path` leaves one slash; a drive is one letter
+)
+
+
+class _Hidden:
+    """Stands for a value that is not shown."""
+
+    def __init__(self, value: object) -> None:
+        self._kind = type(value).__name__
+
+    def __repr__(self) -> str:
+        return f"<{self._kind}>"
+
+
 def _discreet(name: str, value: Any) -> Any:
-    """Return `value` as it may be shown, also where it is refused."""
-    if name != "lock_registry" or value is None or isinstance(value, (int, float)):
-        return value
-    return masked_url(value) if isinstance(value, str) else "***"
+    """Return the value of a field as it may be shown, also where it is refused."""
+    if name == "lock_registry":
+        shown: Any = value if value is None else _Hidden(value)
+        return masked_url(value) if isinstance(value, str) else shown
+    if type(value) in (list, tuple):
+        harmless = type(value)(map(_plain, value)) == value
+        return value if harmless else "***"  # as a whole: a URL with commas may have been taken for a list
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` if it is a number or a text that is no URL."""
+    if isinstance(value, str):
+        return "***" if MAY_BE_URL.search(value) else value
+    return value if value is None or isinstance(value, (int, float)) else _Hidden(value)
 
 
 def _shown(value: Any) -> str:
@@ -351,7 +365,7 @@ def _unknown(key: str, origin: str, spelled: Callable[[str], str]) -> SettingsEr
     close = get_close_matches(str(key).lower().removeprefix(ENV_PREFIX.lower()), _FIELDS, n=1)
     guess = "".join(f", did you mean {spelled(name)}?" for name in close)
     allowed = ", ".join(map(spelled, _FIELDS))
-    return SettingsError(f"{origin}: unknown setting {key!r}{guess or '.'} Allowed: {allowed}")
+    return SettingsError(f"{origin}: unknown setting {_shown(_discreet('', key))}{guess or '.'} Allowed: {allowed}")
 
 
 # Environment
@@ -367,7 +381,7 @@ def _from_env(env: Mapping[str, str]) -> _Found:
     names = {_variable(name): name for name in _FIELDS}
     found: _Found = {}
     for key in sorted(key for key in env if key.upper().startswith(ENV_PREFIX)):
-        origin = f"environment variable {key}"
+        origin = f"environment variable {_plain(key)}"
         if key not in names:
             raise _unknown(key, origin, _variable)
         name = names[key]
@@ -403,25 +417,33 @@ def _from_source(source: object) -> _Found:
         return {}
     if isinstance(source, Mapping):
         return _from_mapping(source, "mapping")
-    if not isinstance(source, (str, os.PathLike)):
-        msg = f"source={source!r} has to be a mapping, or the path of a TOML file"
+    path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+    if not isinstance(path, str):
+        msg = f"source={_shown(_plain(source))} has to be a mapping, or the path of a TOML file"
         raise SettingsError(msg)
-    origin = f"file {os.fspath(source)}"
-    return _from_mapping(_table_of(_document_at(source, origin), origin), origin)
+    origin = f"file {'***' if _PATH_MAY_BE_URL.search(path) else path}"
+    return _from_mapping(_table_of(_document_at(path, origin), origin), origin)
 
 
-def _document_at(path: str | os.PathLike[str], origin: str) -> dict[str, Any]:
+def _document_at(path: str, origin: str) -> dict[str, Any]:
     import tomllib  # noqa: PLC0415 - only a file needs it
 
     try:
         # Editors on Windows may begin a file with a byte order mark, which TOML refuses.
         return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
-        msg = f"{origin}: cannot be read: {error.strerror or error}"
-        raise SettingsError(msg) from error
-    except ValueError as error:
-        msg = f"{origin}: is not valid TOML: {error}"
-        raise SettingsError(msg) from error
+        reason = f"cannot be read: {error.strerror or type(error).__name__}"
+    except UnicodeDecodeError:
+        reason = "is not valid TOML: no UTF-8 text"
+    except (ValueError, RecursionError) as error:
+        place = _TOML_PLACE.search(str(error))
+        reason = f"is not valid TOML: {place[0] if place else 'nested too deeply, or a number too long'}"
+    # Raised out here, so that no error hangs on it: their texts quote the path or keys, and some carry the file.
+    msg = f"{origin}: {reason}"
+    raise SettingsError(msg)
+
+
+_TOML_PLACE = re.compile(r"at (line \d+, column \d+|end of document)(?=\)\Z)")
 
 
 def _table_of(document: dict[str, Any], origin: str) -> Mapping[str, Any]:
@@ -434,6 +456,6 @@ def _table_of(document: dict[str, Any], origin: str) -> Mapping[str, Any]:
     is_project = not document.keys().isdisjoint(("tool", "project", "build-system", "dependency-groups"))
     table = tables.get("crm_guard", {} if is_project else document)
     if not isinstance(table, dict):
-        msg = f"{origin}: tool.crm_guard={table!r} has to be a table"
+        msg = f"{origin}: tool.crm_guard={_shown(_plain(table))} has to be a table"
         raise SettingsError(msg)
     return table

@@ -1,11 +1,12 @@
 """Which case is behind a NOT_APPROVED: learnt from CRM, over real HTTP, at the price of one call."""
 
 import logging
+import threading
 
 import pytest
 import requests
 
-from crm_guard import ApprovalCase, GuardAdapter, GuardSettings, NotApprovedError, get_report
+from crm_guard import ApprovalCase, GuardAdapter, GuardSettings, NotApprovedError, _diagnosis, get_report
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 ROW = {"data": [{"Company": "Zylker"}]}
@@ -228,7 +229,9 @@ class TestFailingDiagnosis:
         assert {name.lower() for name in probe.headers} == {"authorization", "orgid", "accept"}
         assert probe.headers["Authorization"] == "Zoho-oauthtoken abc"
         assert (options["verify"], options["cert"]) == (first["verify"], first["cert"])
-        assert options["timeout"] == (3, 10.0)
+        connect, read = options["timeout"]
+        assert connect == 3
+        assert 4 < read <= _diagnosis.SECONDS
         assert first["timeout"] == (3, 60)
 
     def test_a_hostile_id_cannot_steer_the_question(self, clock):
@@ -247,17 +250,32 @@ class TestFailingDiagnosis:
         assert get_report(response).outcomes[0].case is None
 
 
-def test_a_slow_diagnosis_ends_at_its_own_limit(crm, guard, leads, clock):
+def test_a_diagnosis_that_hangs_ends_at_its_own_limit_with_what_was_learnt(crm, guard, leads, monkeypatch):
+    free, asked = threading.Event(), iter(range(100))
+
     class Slow(requests.adapters.HTTPAdapter):
         def send(self, request, **kwargs):
-            clock.seconds += 6.0 if request.method == "GET" else 0.0
+            if request.method == "GET" and next(asked) == 2:
+                free.wait(10)
             return super().send(request, **kwargs)
 
+    monkeypatch.setattr(_diagnosis, "SECONDS", 0.3)
     ids = [crm.add_record("Leads", state="zia_vision_rejected") for _ in range(450)]
+    session = guard(inner=Slow())
     with pytest.raises(NotApprovedError) as caught:
-        guard(inner=Slow()).post(f"{leads}/actions/mass_update", json={"ids": ids, **ROW})
+        session.post(f"{leads}/actions/mass_update", json={"ids": ids, **ROW})
     assert [made.method for made in crm.calls] == ["POST", "GET", "GET"]
+    assert caught.value.report.credits_spent == 4
     assert sum(outcome.case is REJECTED for outcome in caught.value.outcomes) == 200
+    with pytest.raises(NotApprovedError):  # nobody is sent after one that has not come back
+        session.put(f"{leads}/{ids[0]}", json=ROW)
+    assert [made.method for made in crm.calls] == ["POST", "GET", "GET", "PUT"]
+    (astray,) = session.guard.astray.values()
+    free.set()
+    astray.join(10)
+    with pytest.raises(NotApprovedError) as caught:
+        session.put(f"{leads}/{ids[0]}", json=ROW)
+    assert caught.value.case is REJECTED
 
 
 def test_a_token_without_read_scope_still_gets_its_candidates(crm, guard, leads):

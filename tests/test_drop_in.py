@@ -103,7 +103,10 @@ class TestOptions:
             session.mount("https://", GuardAdapter(clock=clock, inner=Inner()))
             with pytest.raises(NotApprovedError):
                 session.put(URL, json=ROW, **options)
-        assert sent[1] == {**sent[0], "timeout": (3.05, 10.0), "stream": False}
+        connect, read = sent[1]["timeout"]
+        assert connect == 3.05
+        assert 4 < read <= 5
+        assert sent[1] == {**sent[0], "timeout": (connect, read), "stream": True}
 
     def test_may_be_given_by_position(self, crm, clock, url):
         with GuardAdapterOf(clock) as adapter:

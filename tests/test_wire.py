@@ -524,11 +524,17 @@ class TestCookiesOfEarlierAttempts:
         first = self.ask(serve, server, plain, "a=first; Path=/")
         second = self.ask(serve, server, plain, "b=second; Path=/")
         last = self.ask(serve, server, plain, "a=last; Path=/")
-        _wire.carry_cookies([first, second], last)
+        trail = _wire.Trail()
+        trail.leave(first)
+        trail.leave(second)
+        trail.carry_cookies(last)
         assert dict(last.cookies) == {"a": "last", "b": "second"}
 
     def test_that_are_none_change_nothing(self, serve, server, plain):
         first, last = self.ask(serve, server, plain), self.ask(serve, server, plain, "a=last; Path=/")
-        _wire.carry_cookies([first], last)
-        _wire.carry_cookies([last], answered(b""))
+        trail = _wire.Trail()
+        trail.leave(first)
+        trail.carry_cookies(last)
+        trail.leave(last)
+        trail.carry_cookies(answered(b""))
         assert dict(last.cookies) == {"a": "last"}

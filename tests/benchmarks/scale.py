@@ -1,7 +1,8 @@
 """Whether the cost stays in proportion: `python tests/benchmarks/scale.py` (about half a minute).
 
 Records: CPU time of a mass update of which every second record is locked once, per record. Calls: what 10,000 calls
-leave behind in memory. Threads: 64 of them on one adapter, against the stock adapter.
+leave behind in memory. Refusals: the most memory that a call has at once, by how often it is refused, and at what
+length. Threads: 64 of them on one adapter, against the stock adapter.
 """
 
 from __future__ import annotations
@@ -65,6 +66,41 @@ def show_calls():
     tracemalloc.stop()
 
 
+class Refusing(GuardOverCanned):
+    """Answers a record's update with refusals of some length, made anew each time, and then with a success."""
+
+    def refuse(self, request, times, size):
+        self.request, self.times, self.size = request, times, size
+
+    def transmit(self, request, **options):
+        self.times -= 1
+        if self.times < 0:
+            return answer(self, request, 200, JSON, dumped({"data": [success(1)]}))
+        return answer(self, request, 400, JSON, dumped({"data": [lock(1)], "info": "x" * self.size}))
+
+
+def peak_of(times, size):
+    """Return the most bytes that a call has at once which is refused so many times, with so many bytes."""
+    guard = Refusing(GuardSettings(attempts=100, timeout=1e6), clock=InstantClock())
+    request = requests.Request("PUT", CRM + "Leads/" + record_id(1), data=ONE_RECORD).prepare()
+    guard.refuse(request, times, size)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    response = guard.send(request)
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert get_report(response).attempts == times + 1
+    return peak
+
+
+def show_refusals(mib=1024 * 1024):
+    peak_of(1, 0)
+    print("most memory of one call, by the length of a refusal: refused once, 30 times")
+    for size in (0, mib // 8, mib, 7 * mib):
+        once, often = (peak_of(times, size) / mib for times in (1, 30))
+        print(f"{size / mib:8.3f} MiB {once:8.2f} MiB {often:8.2f} MiB", flush=True)
+
+
 def storm(adapter, base):
     """Return wall and CPU seconds of all calls of all threads."""
     session = requests.Session()
@@ -124,4 +160,5 @@ def show_threads(rounds=11):
 if __name__ == "__main__":
     show_records()
     show_calls()
+    show_refusals()
     show_threads()

@@ -283,9 +283,7 @@ class TestCtrlC:
 
 class TestAnInterrupt:
     @pytest.mark.parametrize("filled", [0, 1, 2])
-    def test_while_an_answer_is_taken_in_leaves_nothing_to_send_again_that_may_be_written(
-        self, monkeypatch, filled
-    ):
+    def test_while_an_answer_is_taken_in_costs_none_of_its_results(self, monkeypatch, filled):
         world = guarded()
         ids = add_leads(world.engine, [0, 1, 1, 9])
         fill, count = Exchange._fill, iter(range(100))
@@ -299,11 +297,11 @@ class TestAnInterrupt:
         with pytest.raises(KeyboardInterrupt) as caught:
             world.send(CALLS["update"].of(ids))
         report = get_report(caught.value)
-        assert [found.succeeded for found in report.outcomes] == [True, False, False, False]
-        assert [found.uncertain for found in report.outcomes] == [False, True, True, True]
+        assert [found.succeeded for found in report.outcomes] == [True, True, True, False]
+        assert not any(found.uncertain for found in report.outcomes)
         assert [world.engine.writes(record_id) for record_id in ids] == [1, 1, 1, 0]
-        assert report.remaining_request() is None
-        assert not any(found.retryable for found in report.outcomes)
+        assert json.loads(report.remaining_request().body)["data"][0]["id"] == ids[3]
+        assert [found.retryable for found in report.outcomes] == [False, False, False, True]
 
     @pytest.mark.parametrize("kind", list(EventKind))
     def test_in_a_hook_carries_every_result_away(self, kind):

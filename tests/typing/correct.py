@@ -124,7 +124,9 @@ def put(session: requests.Session, url: str) -> GuardReport:
     except RecordLockedError as error:
         later: RemainingRequest | None = error.remaining_request()
         if later is not None and error.retry_after is not None and error.retryable:
-            print(later.to_dict(), round(error.retry_after), error.reason)
+            print(later.to_dict(keep="orgId"), later.missing, round(error.retry_after), error.reason)
+            kept = RemainingRequest.of(later, keep=("Authorization", "access_token")).to_dict()
+            later = RemainingRequest.from_dict(kept, headers={"Authorization": None}, params={"token": "new"})
         return get_report(error)
     except GuardError as error:
         if error.report is None:

@@ -1,0 +1,85 @@
+"""How CRM itself has answered so far: what a merged answer takes its status and its form from. Pure.
+
+Kept is what the last answer of each kind said, and not the answers: a call may be refused many times, and each
+refusal may be as large as it likes.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crm_guard._answer import Answer
+    from crm_guard._envelope import Envelope, Item
+
+_ACCEPTED: Final = 202
+_WHOLE: Final = frozenset({200, 201, 202})
+_PARTS: Final = _WHOLE | {207}
+
+
+class Kind(enum.Enum):
+    """How many of its records an answer applied."""
+
+    ALL = enum.auto()
+    SOME = enum.auto()
+    NONE = enum.auto()
+
+
+class Precedents:
+    """What the answers to one call had in common with others of their kind. Used by one thread.
+
+    Args:
+        answer: The first answer.
+        envelope: Its items.
+
+    Attributes:
+        first: HTTP status of the first answer.
+    """
+
+    def __init__(self, answer: Answer[Any], envelope: Envelope) -> None:
+        self.first = answer.status
+        self._opening = envelope.emptied()
+        self._forms: dict[Kind, Envelope] = {}
+        self._statuses: dict[Kind, int] = {}
+        self._note_status(answer)
+
+    def add(self, answer: Answer[Any]) -> None:
+        """Take note of a later answer. Taking note of the last one again changes nothing."""
+        envelope, opening = answer.envelope, self._opening
+        if envelope is None or answer.failed:
+            return
+        self._note_status(answer)
+        if envelope.key == opening.key and envelope.listed == opening.listed:
+            self._forms[kind_of(envelope.items)] = envelope.emptied()
+
+    def _note_status(self, answer: Answer[Any]) -> None:
+        envelope = answer.envelope
+        if envelope is None or answer.failed:
+            return
+        kind = kind_of(envelope.items)
+        if _may_say(answer.status, envelope, kind):
+            self._statuses[kind] = answer.status
+
+    def status(self, kind: Kind) -> int | None:
+        """Return the HTTP status that CRM gave last to a call of this kind as a whole; None if it gave none."""
+        return self._statuses.get(kind)
+
+    def form(self, kind: Kind) -> Envelope:
+        """Return an envelope without items, as CRM wrote it last for this kind, or else for the first answer."""
+        return self._forms.get(kind, self._opening)
+
+
+def kind_of(items: Sequence[Item]) -> Kind:
+    """Return how many of `items` tell of something applied."""
+    applied = sum(item.succeeded for item in items)
+    return Kind.ALL if applied == len(items) else Kind.SOME if applied else Kind.NONE
+
+
+def _may_say(status: int, envelope: Envelope, kind: Kind) -> bool:
+    """Return whether `status` is one that CRM gives to a call of this kind as a whole."""
+    if kind is Kind.ALL and status == _ACCEPTED:  # also that of a change of owners that succeeded in part
+        return all(item.code == "SCHEDULED" for item in envelope.items)
+    return status in (_WHOLE if kind is Kind.ALL else _PARTS) or kind is Kind.NONE
