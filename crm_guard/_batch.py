@@ -24,6 +24,7 @@ from crm_guard._spans import Span, elements, members, pick, splice
 _QUERY_IDS: Final = re.compile(r"[?&]ids=([^&#]*)")
 _COMMA: Final = re.compile(r",|%2C", re.IGNORECASE)
 _JSON_PATH: Final = re.compile(r"\$\.(data|ids)\[(\d{1,6})\]")
+_MOST_NESTED: Final = 4  # CRM nests errors once; each level is read anew, so their number has to be small
 _Body = Callable[[], bytes | None]
 
 
@@ -150,11 +151,12 @@ class _Places:
     """The places of what was sent, while the items of the answer claim theirs."""
 
     def __init__(self, sent: Sequence[str | None], container: str) -> None:
+        self._sent = sent
         self._container = container
         self._complete = None not in sent
-        self._homes: dict[str, list[int]] = {}
-        for place, record_id in enumerate(sent):
-            if record_id:
+        self._homes: dict[str, list[int]] = {}  # the first place last: it goes once it is taken
+        for place in reversed(range(len(sent))):
+            if record_id := sent[place]:
                 self._homes.setdefault(record_id, []).append(place)
         self.distinct = self._complete and len(self._homes) == len(sent)
         self._strangers = False
@@ -166,11 +168,12 @@ class _Places:
     def claim(self, index: int, item: Item) -> bool:
         """Note the place that `item` names, if it names one; tell whether that can be."""
         at = pointed(item, self._container, self._count)
-        homes = self._homes.get(item.record_id or "")
-        if item.record_id and homes is None and self._complete and (item.succeeded or item.guarded):
+        record_id = item.record_id or ""
+        homes = self._homes.get(record_id)
+        if record_id and homes is None and self._complete and (item.succeeded or item.guarded):
             return False  # an id that was never asked for
-        self._strangers |= bool(item.record_id) and homes is None
-        place = at if homes is None else self._choose(homes, index, at)
+        self._strangers |= bool(record_id) and homes is None
+        place = at if homes is None else self._choose(record_id, index, at)
         if place is None and homes is not None:
             return False
         if place is not None and self._taken.setdefault(place, index) != index:
@@ -179,12 +182,17 @@ class _Places:
         self._raw.append(item.raw)
         return True
 
-    def _choose(self, homes: list[int], index: int, at: int | None) -> int | None:
-        """Return the one of `homes` that is still free: the one pointed to, else the item's own, else the first."""
-        for wish in (at,) if at is not None else (index, *homes):
-            if wish in homes and wish not in self._taken:
-                return wish
-        return None
+    def _choose(self, record_id: str, index: int, at: int | None) -> int | None:
+        """Return a place of the record that is free: the one pointed to, else the item's own, else the first."""
+        wish = index if at is None else at
+        if self._sent[wish] == record_id and wish not in self._taken:
+            return wish
+        if at is not None:
+            return None
+        homes = self._homes[record_id]
+        while homes and homes[-1] in self._taken:  # none is ever given back, so each is passed over once
+            homes.pop()
+        return homes[-1] if homes else None
 
     @property
     def in_order(self) -> bool:
@@ -277,7 +285,7 @@ def repointed(item: Item, container: str, place: int, position: int) -> Item:
     try:
         stretches = {
             (span.start, span.end): json.dumps(right + span.value.removeprefix(wrong))
-            for span in _json_paths(text, 0)
+            for span in _json_paths(text, 0, _MOST_NESTED)
             if isinstance(span.value, str) and span.value.startswith(wrong)
         }
     except (ValueError, RecursionError):
@@ -285,14 +293,16 @@ def repointed(item: Item, container: str, place: int, position: int) -> Item:
     return item.reread(splice(text, stretches).encode())
 
 
-def _json_paths(text: str, start: int) -> Iterator[Span]:
-    """Yield the `json_path` of the item at `start`, and of the errors in it."""
+def _json_paths(text: str, start: int, depth: int) -> Iterator[Span]:
+    """Yield the `json_path` of the item at `start`, and of the errors in it, `depth` levels deep."""
     top = members(text, start) or {}
     details = (members(text, top["details"].start) if "details" in top else None) or {}
     if "json_path" in details:
         yield details["json_path"]
-    for error in (elements(text, details["errors"].start) if "errors" in details else None) or ():
-        yield from _json_paths(text, error.start)
+    if "errors" not in details or not depth:
+        return
+    for error in elements(text, details["errors"].start) or ():
+        yield from _json_paths(text, error.start, depth - 1)
 
 
 def _source(call: Call, index: int) -> str:

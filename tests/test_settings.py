@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crm_guard._registry_url import masked_url
 from crm_guard.errors import SettingsError
-from crm_guard.settings import ENV_PREFIX, GuardSettings, load_settings, masked_url, origins
+from crm_guard.settings import ENV_PREFIX, GuardSettings, load_settings, origins
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -629,14 +630,14 @@ class TestOrigins:
     def test_values_are_those_that_loading_uses(self) -> None:
         env = {ENV_PREFIX + name.upper(): text for name, (text, _) in EXAMPLES.items()}
         shown = {name: value for name, (value, _) in origins(env=env).items()}
-        assert shown == msgspec.structs.asdict(load(env=env))
+        assert shown == msgspec.structs.asdict(load(env=env)) | {"lock_registry": "redis://***"}
 
     def test_what_loading_refuses_is_refused(self) -> None:
         assert "wait_max=0.5" in refusal(origins, env={}, wait_max=0.5)
 
     def test_password_is_masked(self) -> None:
         found = origins(env={"CRM_GUARD_LOCK_REGISTRY": URL_WITH_PASSWORD})
-        assert found["lock_registry"][0] == "rediss://***@cache.example:6380/3"
+        assert found["lock_registry"][0] == "rediss://***"
 
 
 class TestPasswordsStayHidden:
@@ -645,7 +646,7 @@ class TestPasswordsStayHidden:
         assert settings.lock_registry == URL_WITH_PASSWORD
         assert "hunter2" not in repr(settings)
         assert "hunter2" not in f"{settings} {settings!s}"
-        assert "lock_registry='rediss://***@cache.example:6380/3'" in repr(settings)
+        assert "lock_registry='rediss://***'" in repr(settings)
 
     def test_rich_repr_masks_the_password(self) -> None:
         assert "hunter2" not in str(GuardSettings(lock_registry=URL_WITH_PASSWORD).__rich_repr__())
@@ -705,27 +706,20 @@ class TestPasswordsStayHidden:
         ("url", "shown"),
         [
             ("memory", "memory"),
-            ("redis://cache:6379/0", "redis://cache:6379/0"),
-            ("redis://user@cache", "redis://***@cache"),
-            ("redis://:p@s:s@cache/1", "redis://***@cache/1"),
-            ("redis://:pa#ss@cache", "redis://***@cache"),
-            ("redis://cache/0?password=hunter2", "redis://cache/0?***"),
-            ("redis://:a@cache/0?password=hunter2", "redis://***@cache/0?***"),
-            ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+            ("redis://cache:6379/0", "redis://***"),
+            ("redis://hunter2", "redis://***"),
+            ("rediss://", "rediss://***"),
             ("unix:///run/redis.sock?password=a@b", "unix://***"),
-            ("redis://:pa?ss@cache", "redis://***"),
-            (":secret@host", "***"),
+            ("REDIS://:hunter2@cache", "***"),
+            ("hunter2://cache", "***"),
+            (":hunter2@cache", "***"),
+            ("hunter2", "***"),
             ("", "***"),
         ],
     )
-    def test_masked_url_keeps_what_is_no_secret(self, url: str, shown: str) -> None:
+    def test_nothing_of_a_url_is_shown_but_its_scheme(self, url: str, shown: str) -> None:
+        """A host may be a password in the wrong place."""
         assert masked_url(url) == shown
-
-    @given(password=st.text(st.characters(blacklist_characters="c", codec="utf-8"), min_size=1))
-    def test_no_password_of_any_characters_is_shown(self, password: str) -> None:
-        for url in (f"redis://:<{password}>@c", f"unix://c?password=<{password}>"):
-            assert f"<{password}>" not in masked_url(url)
-            assert "<" not in masked_url(url)
 
 
 class TestImport:

@@ -51,7 +51,12 @@ def run(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's usage errors; typer does not export their base class
             raise
-        return _complain(f"{error.format_message().rstrip('.')}. Try 'crm-guard --help'.", _USAGE_ERROR)
+        return _complain(f"{_discreet(error.format_message()).rstrip('.')}. Try 'crm-guard --help'.", _USAGE_ERROR)
+
+
+def _discreet(text: str) -> str:
+    """Return what typer says of an argument; not where that argument may be a URL with a password."""
+    return "An argument is not understood" if "://" in text or "@" in text else text
 
 
 def _complain(text: str, status: int) -> int:

@@ -32,7 +32,8 @@ _ORIGIN: Final = re.compile(r"https?://[^/]+")
 _RETRY_AFTER: Final = re.compile(r"(?im)^retry-after:[ \t]*(\d{1,6})[ \t]*\r?$")
 _SERVER_ERROR: Final = 500
 _SERVER_ERRORS: Final = frozenset({"INTERNAL_ERROR", "INTERNAL_SERVER_ERROR"})
-_STATUS_LINE: Final = re.compile(r"HTTP/[\d.]+ (\d{3})[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n")
+# Possessive: no line is ever given back, so a head of any length is read once, and leaves nothing on a stack.
+_HEAD: Final = re.compile(r"HTTP/[\d.]++ (\d{3})[^\r\n]*+\r?\n(?:[^\r\n]++\r?\n)*+\r?\n")
 
 # What CRM's texts tell of the call, where nobody else does. A guess, and shown as one: the guard itself never
 # decides anything by a message.
@@ -171,19 +172,19 @@ def read_text(source: str) -> str:
 
 def _taken_apart(question: Question) -> tuple[int | None, bytes, float | None]:
     """Return status, if known, body, and seconds of `Retry-After`; a paste may begin with the head (`curl -i`)."""
-    text, status, retry_after = question.answer.strip() + "\n\n", question.status, None
-    while head := _STATUS_LINE.match(text):  # an answer may come after a "100 Continue"
-        status, text = question.status or int(head[1]), text[head.end() :]
+    text, status, retry_after, at = question.answer.strip() + "\n\n", question.status, None, 0
+    while head := _HEAD.match(text, at):  # an answer may come after a "100 Continue"
+        status, at = question.status or int(head[1]), head.end()
         wish = _RETRY_AFTER.search(head[0])
         retry_after = float(wish[1]) if wish else None
-    text = text.strip()
+    text = text[at:].strip()
     if status is not None and not text:
         return status, b"", retry_after
     try:
         value = json.loads(text)
+        body = json.dumps({"data": value} if isinstance(value, list) else value)
     except (ValueError, RecursionError) as error:
         raise CommandError(_no_json(text, error)) from error
-    body = json.dumps({"data": value} if isinstance(value, list) else value)
     return status, body.encode(), retry_after
 
 

@@ -72,7 +72,7 @@ def run_simulate(*, records: int, locked_for: float, quiet: bool, **options: Any
                 pass
         finally:
             crm.stop()
-    console.print(f"stopped; calls answered: {len(crm.calls)}")
+    console.print(f"stopped; calls answered: {crm.answered}")
 
 
 def _start(crm: Simulator, port: int) -> None:

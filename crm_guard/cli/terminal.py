@@ -25,7 +25,7 @@ class Signs(NamedTuple):
 
 
 _UNICODE: Final = Signs("✓", "✗", "◔", "→", "·", "…")
-_BLANKS: Final = re.compile(r" +$", re.MULTILINE)
+_BLANKS: Final = re.compile(r"(?<! ) +$", re.MULTILINE)  # a long run that ends elsewhere is looked at once
 _ASCII: Final = Signs("+", "x", "~", ">", ".", "...")
 
 

@@ -98,7 +98,7 @@ def _sub_request(visit: Visit, sub: Json, position: int) -> Request:
     path, _, query = uri.partition("?")
     params = sub.get("params")
     if isinstance(params, Mapping):
-        query = "&".join(filter(None, (query, urlencode(params))))
+        query = "&".join(filter(None, (query, urlencode(params, errors="replace"))))
     route = resolve(method.upper(), path)
     if route.kind not in _ALLOWED or route.version > visit.route.version or _rows(sub) > 1:
         where = {"json_path": f"$.__composite_requests[{position}].uri", "api_name": "uri"}

@@ -6,6 +6,7 @@ import copy
 import random
 import re
 import threading
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
@@ -112,7 +113,9 @@ class Engine:
         self._credits = self._options.credits
         self._credits_spent = 0
         self._faults: list[Fault] = []
-        self._calls: list[Call] = []
+        self._calls: deque[Call] = deque()
+        self._log_bytes = 0
+        self._answered = 0
         self._answers = 0
         self._present = 0
         self._in_service = 0
@@ -277,9 +280,19 @@ class Engine:
 
     @property
     def calls(self) -> tuple[Call, ...]:
-        """All calls so far, in the order in which they were answered."""
+        """The calls so far, in the order in which they were answered.
+
+        So that a simulator may run for long, the log keeps the latest of them alone, as the options `log_calls` and
+        `log_bytes` say. No count depends on it.
+        """
         with self._mutex:
             return tuple(self._calls)
+
+    @property
+    def answered(self) -> int:
+        """How many calls were answered, those included that the log does not hold any more."""
+        with self._mutex:
+            return self._answered
 
     def writes(self, id: str | int) -> int:  # noqa: A002
         """Return how many writes were applied to a record; 0 for an unknown one.
@@ -325,11 +338,11 @@ class Engine:
             return self._max_concurrent
 
     def reset_log(self) -> None:
-        """Forget calls, write and refusal counts, spent credits and `max_concurrent`; states stay as they are."""
+        """Forget calls, all counts, spent credits and `max_concurrent`; states stay as they are."""
         with self._mutex:
             self._calls.clear()
             self._store.forget_counts()
-            self._credits_spent = self._max_concurrent = 0
+            self._log_bytes = self._answered = self._credits_spent = self._max_concurrent = 0
 
     # --- tokens, credits, faults -------------------------------------------------------------------------------
 
@@ -560,24 +573,28 @@ class Engine:
 
     def _log(self, request: Request, now: float, notes: Notes, reply: Reply, fault: Fault | None) -> None:
         answered = reply.delivery in ("whole", "truncated")
-        self._calls.append(
-            Call(
-                at=now,
-                method=request.method,
-                path=request.path,
-                query=request.query,
-                headers=request.headers,
-                body=request.body,
-                status=reply.status if answered else 0,
-                record_ids=tuple(notes.named),
-                applied_ids=tuple(notes.applied),
-                refused_ids=tuple(notes.refused),
-                connection=request.connection,
-                response_body=reply.body if answered else b"",
-                fault=None if fault is None else fault.kind.value,
-                credits=notes.credits,
-            )
+        call = Call(
+            at=now,
+            method=request.method,
+            path=request.path,
+            query=request.query,
+            headers=request.headers,
+            body=request.body,
+            status=reply.status if answered else 0,
+            record_ids=tuple(notes.named),
+            applied_ids=tuple(notes.applied),
+            refused_ids=tuple(notes.refused),
+            connection=request.connection,
+            response_body=reply.body if answered else b"",
+            fault=None if fault is None else fault.kind.value,
+            credits=notes.credits,
         )
+        self._calls.append(call)
+        self._answered += 1
+        self._log_bytes += call.size
+        most, most_bytes = self._options.log_calls, self._options.log_bytes
+        while len(self._calls) > most or (self._log_bytes > most_bytes and len(self._calls) > 1):
+            self._log_bytes -= self._calls.popleft().size
 
 
 def _waits(image_state: State | str | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from .messages import (
@@ -16,6 +15,7 @@ from .messages import (
     item,
     limit_exceeded,
     missing_field,
+    read_json,
     succeeded,
 )
 from .refusals import in_envelope
@@ -133,6 +133,6 @@ def _decode(ids: Any) -> Any:
     if not isinstance(ids, str):
         return ids
     try:
-        return json.loads(ids)
+        return read_json(ids)
     except ValueError:
         return None

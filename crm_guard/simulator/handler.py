@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
-from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from werkzeug.serving import BaseWSGIServer, DechunkedInput, WSGIRequestHandler, make_server
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from .messages import Request
+from .bodies import read_body
+from .messages import Request, RequestError
 
 if TYPE_CHECKING:
+    from .messages import Reply
     from .wire import Wire
 
 _NO_LINGER = struct.pack("ii", 1, 0)
+_LINGER_SECONDS = 1.0
+_PIECE = 65536
 
 
 class Handler(WSGIRequestHandler):
@@ -39,7 +46,12 @@ class Handler(WSGIRequestHandler):
 
     def run_wsgi(self) -> None:
         """Answer one request, whatever its method."""
-        request = self._request()
+        try:
+            body = read_body(self.headers, self.rfile, self.wire.max_body)
+        except RequestError as error:
+            self._refuse(error.reply)
+            return
+        request = self._request(body)
         reply = self.wire.serve(request)
         self.close_connection = self.close_connection or reply.delivery != "whole"
         if self.wire.stopping.is_set() or reply.delivery == "drop":
@@ -49,26 +61,30 @@ class Handler(WSGIRequestHandler):
         else:
             self.wfile.write(self.wire.encode(request, reply))
 
-    def _request(self) -> Request:
+    def _request(self, body: bytes = b"") -> Request:
         path, _, query = self.path.partition("?")
         return Request(
             method=self.command,
             path=path,
             query=query,
             headers=dict(self.headers.items()),
-            body=self._read_body(),
+            body=body,
             connection=self.number,
         )
 
-    def _read_body(self) -> bytes:
-        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
-            return DechunkedInput(cast("IO[bytes]", self.rfile)).read()
-        length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length)
-        if len(body) < length:
-            msg = "the client went away in the middle of its request"
-            raise ConnectionAbortedError(msg)
-        return body
+    def _refuse(self, reply: Reply) -> None:
+        """Answer a request whose body cannot be read, and close: what follows may be the rest of it."""
+        self.close_connection = True
+        reply = replace(reply, headers={**reply.headers, "Connection": "close"})
+        self.wfile.write(self.wire.encode(self._request(), reply))
+        # Closed with bytes unread, a socket sends a RST, for which the client may lose the answer.
+        until = time.monotonic() + _LINGER_SECONDS
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            while (left := until - time.monotonic()) > 0:
+                self.connection.settimeout(left)
+                if not self.connection.recv(_PIECE):
+                    break
 
     def _reset(self) -> None:
         """Answer with a TCP RST: closing a socket that lingers for zero seconds sends one."""

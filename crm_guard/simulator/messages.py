@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Json: TypeAlias = dict[str, Any]
 
 JSON_TYPE = "application/json;charset=UTF-8"
+_MAX_DEPTH = 100  # far beyond any subform, and far below what copying a value can stand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,12 @@ class Call:
         return _header(self.headers, name)
 
     @property
+    def size(self) -> int:
+        """Bytes that the log keeps for this call: bodies, path, query and headers."""
+        texts = (self.path, self.query, *self.headers, *self.headers.values())
+        return len(self.body) + len(self.response_body) + sum(map(len, texts))
+
+    @property
     def url(self) -> str:
         """Path and query, as one string."""
         return f"{self.path}?{self.query}" if self.query else self.path
@@ -141,9 +148,35 @@ class RequestError(Exception):
         self.reply = reply
 
 
+def read_json(text: bytes | str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: It is no JSON, or is nested more than 100 levels deep.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        msg = "nested too deeply"
+        raise ValueError(msg) from None
+    level = [value]
+    for _ in range(_MAX_DEPTH + 1):
+        containers = [entry.values() if isinstance(entry, dict) else entry for entry in level if _contains(entry)]
+        if not containers:
+            return value
+        level = [entry for container in containers for entry in container]
+    msg = "nested too deeply"
+    raise ValueError(msg)
+
+
+def _contains(value: object) -> bool:
+    return isinstance(value, (dict, list))
+
+
 def answer(status: int, payload: Json, **headers: str) -> Reply:
-    """Return `payload` as compact JSON, the way CRM sends it."""
-    body = json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode()
+    """Return `payload` as compact JSON, the way CRM sends it; half a surrogate pair becomes a question mark."""
+    text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False)
+    body = text.encode(errors="replace")
     return Reply(status=status, headers={"Content-Type": JSON_TYPE, **headers}, body=body)
 
 
@@ -223,6 +256,16 @@ def invalid_token() -> Reply:
 def scope_mismatch() -> Reply:
     """Return the answer to a token that lacks a scope."""
     return bare(401, "OAUTH_SCOPE_MISMATCH", "Unauthorized")
+
+
+def unreadable_body() -> Reply:
+    """Return the answer to a request whose body has no certain end. Undocumented."""
+    return bare(400, "INVALID_REQUEST", "the body of the request cannot be read")
+
+
+def body_too_large(limit: int) -> Reply:
+    """Return the answer to a request whose body is larger than `limit` bytes. Undocumented but for the status."""
+    return bare(413, "REQUEST_ENTITY_TOO_LARGE", "the body of the request is too large", {"limit": limit})
 
 
 def too_many_requests(retry_after: float | None = None) -> Reply:

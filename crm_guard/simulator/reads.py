@@ -17,6 +17,7 @@ MAX_IDS = 100
 MAX_PER_PAGE = 200
 _FIELDS_MANDATORY_FROM = 7
 _CVID_CREDITS = 3
+_MAX_DIGITS = 9
 _NO_RIGHTS = {"delegate": False, "approve": False, "reject": False}
 _REJECTED = (State.ZIA_VISION_REJECTED, State.APPROVAL_PROCESS_REJECTED)
 
@@ -126,7 +127,7 @@ def _positive(visit: Visit, name: str, default: int) -> int:
     text = visit.request.param(name)
     if text is None:
         return default
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > _MAX_DIGITS or int(text) < 1:
         message = f"the {name} given seems to be invalid"
         raise RequestError(bare(400, "INVALID_DATA", message, {"param_name": name}))
     return int(text)

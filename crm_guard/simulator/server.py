@@ -38,7 +38,11 @@ class Simulator(Engine):
     def __init__(self, *, port: int = 0, **options: Unpack[EngineOptions]) -> None:
         super().__init__(**options)
         self._port = port
-        self._wire = Wire(lambda request, hold: self.handle(request, hold=hold), compresses=self._options.gzip)
+        self._wire = Wire(
+            lambda request, hold: self.handle(request, hold=hold),
+            compresses=self._options.gzip,
+            max_body=self._options.max_body,
+        )
         self._running: tuple[BaseWSGIServer, threading.Thread] | None = None
 
     @property

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from .messages import Json, Reply, Request, RequestError, bare, invalid_field, missing_field
+from .messages import Json, Reply, Request, RequestError, bare, invalid_field, missing_field, read_json
 from .records import Record, State, Store
 from .refusals import Cause, cause_of, new_row_refusal, refusal
 from .routes import Kind, Route
@@ -41,6 +40,9 @@ class EngineOptions(TypedDict, total=False):
     cookies: bool
     scheduled_convert: bool
     mandatory: Mapping[str, Sequence[str]]
+    log_calls: int
+    log_bytes: int
+    max_body: int
 
 
 def _mandatory() -> Mapping[str, Sequence[str]]:
@@ -80,6 +82,11 @@ class Options:
         cookies: Every answer sets a cookie with a running number, as load balancers do.
         scheduled_convert: Lead conversion answers 202 SCHEDULED; the job does its work at once.
         mandatory: Module to fields without which nothing is created.
+        log_calls: Calls that the log keeps, 1 or more: the latest. All counts go on.
+        log_bytes: Bytes that the log keeps, 0 or more: bodies, paths, queries and headers of its calls together.
+            The oldest calls go first, the latest stays whatever its size.
+        max_body: Largest request body that is taken over HTTP, in bytes, 0 or more. A larger one is answered with
+            413, and not read.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -102,6 +109,9 @@ class Options:
     cookies: bool = False
     scheduled_convert: bool = False
     mandatory: Mapping[str, Sequence[str]] = field(default_factory=_mandatory)
+    log_calls: int = 10_000
+    log_bytes: int = 64 * 1024 * 1024
+    max_body: int = 32 * 1024 * 1024
 
     def __post_init__(self) -> None:
         """Refuse what would otherwise fail in the middle of a test."""
@@ -115,6 +125,9 @@ class Options:
             "concurrency": self.concurrency is None or self.concurrency >= 1,
             "credits": self.credits is None or self.credits >= 0,
             "validation_seconds": self.validation_seconds is None or self.validation_seconds >= 0,
+            "log_calls": self.log_calls >= 1,
+            "log_bytes": self.log_bytes >= 0,
+            "max_body": self.max_body >= 0,
         }
         for name, fine in checks.items():
             if not fine:
@@ -163,10 +176,10 @@ class Visit:
         """The JSON object of the request body, whatever its content type says.
 
         Raises:
-            RequestError: It is no JSON object.
+            RequestError: It is no JSON object, or is nested too deeply.
         """
         try:
-            parsed = json.loads(self.request.body)
+            parsed = read_json(self.request.body)
         except ValueError:
             parsed = None
         if not isinstance(parsed, dict):

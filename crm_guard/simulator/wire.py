@@ -24,10 +24,14 @@ class Wire:
     Args:
         handle: Answers a request, and holds the call in service as its second argument says.
         compresses: Whether bodies are compressed for clients that accept it.
+        max_body: Largest request body that is read, in bytes.
     """
 
-    def __init__(self, handle: Callable[[Request, Callable[[float], object]], Reply], *, compresses: bool) -> None:
+    def __init__(
+        self, handle: Callable[[Request, Callable[[float], object]], Reply], *, compresses: bool, max_body: int
+    ) -> None:
         self.stopping = threading.Event()
+        self.max_body = max_body
         self._handle = handle
         self._compresses = compresses
         self._mutex = threading.Lock()

@@ -12,11 +12,11 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from .envelopes import many, on_each, on_path_record, on_row, one, path_record, query_ids
-from .messages import Json, Reply, RequestError, answer, item, limit_exceeded, missing_param
+from .messages import Json, Reply, RequestError, answer, invalid_field, item, limit_exceeded, missing_param
 from .records import USER, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .visit import Visit
 
@@ -67,7 +67,8 @@ def clone(visit: Visit) -> Reply:
 
 def upsert(visit: Visit) -> Reply:
     """POST /{module}/upsert."""
-    items = [_upsert_row(visit, row, index) for index, row in enumerate(_rows(visit))]
+    names = _duplicate_fields(visit)
+    items = [_upsert_row(visit, row, index, names) for index, row in enumerate(_rows(visit))]
     # 201 is inferred: only "all inserted" can call itself created.
     inserted = all(entry["action"] == "insert" for entry in items)
     return many(visit, items, success=201 if inserted else 200)
@@ -183,7 +184,7 @@ def _parse_time(text: str | None) -> datetime | None:
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             moment = read(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
         return moment if moment.tzinfo else None
     return None
@@ -222,8 +223,8 @@ def _clone_record(visit: Visit, record: Record, row: Json) -> Json:
     return item("SUCCESS", "record added", stamps(visit, copied))
 
 
-def _upsert_row(visit: Visit, row: Json, position: int) -> Json:
-    record, duplicate_field = _duplicate(visit, row)
+def _upsert_row(visit: Visit, row: Json, position: int, names: Sequence[str]) -> Json:
+    record, duplicate_field = _duplicate(visit, row, names)
     if record is None:
         return {**_create_row(visit, row, position), "action": "insert", "duplicate_field": None}
     visit.notes.named.append(record.id)
@@ -231,12 +232,24 @@ def _upsert_row(visit: Visit, row: Json, position: int) -> Json:
     return {**result, "action": "update", "duplicate_field": duplicate_field}
 
 
-def _duplicate(visit: Visit, row: Json) -> tuple[Record | None, str | None]:
-    """Return the record that `row` would duplicate, and the field that tells."""
+def _duplicate_fields(visit: Visit) -> Sequence[str]:
+    """Return the fields that tell duplicates.
+
+    Raises:
+        RequestError: The body names them in another way than as an array of strings.
+    """
+    names = visit.body.get("duplicate_check_fields") or _DUPLICATE_FIELDS.get(visit.route.module, ())
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise RequestError(invalid_field("duplicate_check_fields", "jsonarray"))
+    return names
+
+
+def _duplicate(visit: Visit, row: Json, names: Sequence[str]) -> tuple[Record | None, str | None]:
+    """Return the record that `row` would duplicate, and which of the fields `names` tells."""
     module = visit.route.module
     if row.get("id"):
         return visit.store.find(module, str(row["id"]), visit.now), "id"
-    for name in visit.body.get("duplicate_check_fields") or _DUPLICATE_FIELDS.get(module, ()):
+    for name in names:
         if row.get(name) not in (None, ""):
             record = visit.store.find(module, row[name], visit.now, external=name)
             if record is not None:
