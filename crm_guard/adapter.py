@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import warnings
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast, overload
@@ -25,7 +26,6 @@ from crm_guard.locks import LockRegistry, MemoryLockRegistry, Unshared
 from crm_guard.settings import GuardSettings, Source, load_settings
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterable, Mapping
 
     from requests import Response
@@ -154,7 +154,7 @@ class GuardAdapter(HTTPAdapter):
     def _registry(self) -> LockRegistry:
         if self._given_registry is not None:  # an empty registry is false
             return self._given_registry
-        return _make_registry(self.settings, own=self._clock is not None)
+        return _make_registry(self.settings, self._clock)
 
     def send(
         self,
@@ -282,6 +282,8 @@ class GuardAdapter(HTTPAdapter):
         with first_import:
             from crm_guard._conversation import GuardedCall  # noqa: PLC0415 (programs that meet no lock do without)
 
+        if type(self.locks) is MemoryLockRegistry and type(self.locks.mutex) is not type(threading.Lock()):
+            self.locks.reset()  # gevent has patched `threading` since, and the old mutex would block every greenlet
         return GuardedCall(self, request, options, start, token)
 
     def readable(
@@ -308,19 +310,20 @@ class GuardAdapter(HTTPAdapter):
         return True
 
 
-def _make_registry(settings: GuardSettings, *, own: bool) -> LockRegistry:
+def _make_registry(settings: GuardSettings, clock: Clock | None) -> LockRegistry:
+    """Make the registry of a guard, or find that which it shares: instants of a clock of its own are its alone."""
     if not settings.share_locks:
         return Unshared()
-    if settings.lock_registry != "memory":
-        with first_import:  # an optional dependency
-            from crm_guard.redis_locks import RedisLockRegistry, shared_registry  # noqa: PLC0415
+    pace = settings.wake_at_once
+    if settings.lock_registry == "memory":
+        return MemoryLockRegistry(wake_at_once=pace) if clock else _process_registry(pace)
+    with first_import:  # an optional dependency
+        from crm_guard.redis_locks import RedisLockRegistry, shared_registry  # noqa: PLC0415
 
-        make = RedisLockRegistry if own else shared_registry
-        return make(settings.lock_registry, wake_at_once=settings.wake_at_once, wait_max=settings.wait_max)
-    # Instants of a clock of its own mean nothing to other adapters.
-    return (
-        MemoryLockRegistry(wake_at_once=settings.wake_at_once) if own else _process_registry(settings.wake_at_once)
-    )
+    url, longest = settings.lock_registry, settings.wait_max
+    if clock is None:
+        return shared_registry(url, wake_at_once=pace, wait_max=longest)
+    return RedisLockRegistry(url, wake_at_once=pace, wait_max=longest, clock=clock)
 
 
 @functools.cache

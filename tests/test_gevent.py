@@ -19,7 +19,7 @@ SIDE_BY_SIDE = CALLS * LOCK / 2  # seconds: half of what it takes one after the 
 
 # Reads orders line by line: for each guard some leads, each to be written by a greenlet; tells what they got.
 PROGRAM = """
-import json, sys, time
+import json, sys, threading, time
 
 url, patch = sys.argv[1:]
 if patch == "before":
@@ -58,6 +58,7 @@ for line in sys.stdin:
         gevent.spawn_later(0.2, crm_guard.stop_waiting)
     gevent.joinall(jobs, raise_error=True)
     print(json.dumps([time.monotonic() - began, [job.value for job in jobs]]), flush=True)
+    assert type(guards[0].locks.mutex) is type(threading.Lock())
 """
 
 

@@ -258,7 +258,7 @@ ODD_KEYS = {
 def test_a_key_of_another_program_is_left_alone_and_costs_its_record_the_sharing_at_most(
     make, client, waiter_of, soon, eventually, caplog
 ):
-    here, there = make(), make()
+    here, there = make(poll=9.0), make(poll=9.0)
     places = {f"o|{kind}": name_of(here, f"o|{kind}") for kind in ODD_KEYS}
     for kind, put in ODD_KEYS.items():
         put(client, places[f"o|{kind}"])
@@ -687,7 +687,7 @@ def test_a_claim_whose_answer_makes_no_sense_is_granted(make, waiter_of, soon):
 
 @pytest.fixture
 def crew():
-    from crm_guard.redis_locks import Crew
+    from crm_guard._crew import Crew
 
     with closing(Crew(2)) as crew:
         yield crew
@@ -695,7 +695,7 @@ def crew():
 
 def test_what_is_not_begun_in_time_is_never_begun(crew, eventually):
     """Full of what hangs, it is no failure of the one who waits; and nothing is done behind its back later."""
-    from crm_guard.redis_locks import NoTurn
+    from crm_guard._crew import NoTurn
 
     go_on, done = threading.Event(), []
     for _ in range(2):
