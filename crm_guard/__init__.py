@@ -71,7 +71,10 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of ours
         if name not in _MODULES:
             message = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(message)
-        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        from crm_guard._imports import first_import  # noqa: PLC0415 (importing the package alone imports no module)
+
+        with first_import:
+            value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
         globals()[name] = value
         return value
 

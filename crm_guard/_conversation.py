@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from crm_guard import _wire
 from crm_guard._address import version_before
@@ -27,13 +27,14 @@ from crm_guard._judgement import (
     unapproved,
 )
 from crm_guard._merge import Merged, merge, with_hint, write_body
+from crm_guard._tap import Tap
 from crm_guard._telling import Teller, shown_path
 from crm_guard.errors import GiveUpReason, GuardError
 from crm_guard.events import EventKind
 from crm_guard.locks import Unshared, unannounced
 from crm_guard.remaining import RemainingRequest
 from crm_guard.remediation import Family
-from crm_guard.report import CallError, GuardReport, attach_report, attached_report
+from crm_guard.report import CallError, GuardReport, attach_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -117,20 +118,21 @@ class GuardedCall:
         self._early = True
         try:
             self._adapter.stops.watch(self._wake, self._token)
-            answer = self._send_after_verdict()
-            if answer.envelope is not None and answer.envelope.guarded:
-                return self._converse(answer)
-            return self._report_early(answer)
+            self._send_after_verdict()
+            return self._converse() if self._refused() else self._report_early()
         finally:
             self.let_go()
 
-    def run(self, response: Response, body: bytes) -> Response:
-        """Lead the call from its first answer to its result."""
+    def take(self, response: Response, body: bytes) -> None:
+        """Take the first answer over: from here on, whoever sent it need not keep it."""
+        self._in_flight, self._received = True, response
+        self._answered = self._answer(response, body)
+
+    def run(self) -> Response:
+        """Lead the call from the answer that was taken over to its result."""
         try:
             self._adapter.stops.watch(self._wake, self._token)
-            answer = self._answer(response, body)
-            refused = answer.envelope is not None and answer.envelope.guarded
-            return self._converse(answer) if refused else response
+            return self._converse() if self._refused() else self._first.response
         finally:
             self.let_go()
 
@@ -139,47 +141,57 @@ class GuardedCall:
         self._adapter.stops.unwatch(self._wake)
         self._waiter.leave()
 
-    def interrupted(self, cause: BaseException, first: Response | None) -> None:
-        """Put on a Ctrl-C or the like a report of all that is known; begin nothing that may take time.
+    def interrupted(self, cause: BaseException, first: Response | None, *, sent: bool) -> None:
+        """Put on a Ctrl-C or the like a report of all that is known, and tell the hooks. Asks nobody for more.
 
         Args:
-            cause: What ended the call, at whatever instant between its first send and its return.
-            first: The answer to the first send, where that was not ours.
+            cause: What ended the call, at whatever instant before its return.
+            first: The answer to the first send, where it was not taken over yet.
+            sent: Whether that send had begun, where it was not ours.
         """
         self.let_go()
-        if attached_report(cause) is not None:
-            return
-        if self._concluded is not None:
-            report = self._concluded[1]
-        elif self._exchange is not None:
-            _, report = self._broken_off(self._exchange, cause)
-        else:
-            report = self._interrupted_early(cause, first)
+        if first is not None:
+            self._received = first
+        self._in_flight = self._in_flight or (sent and self._exchange is None)
+        report = self._known(cause)
         attach_report(cause, report)
         if report.blocked or report.reason:
-            cause.add_note(f"crm_guard: {_broken_off(report)}")
+            cause.add_note(f"crm_guard: {_told_of(report)}")
+        try:
+            self._tell_end(report)
+        except BaseException as later:  # a hook that ends the program, say
+            attach_report(later, report)
+            raise
 
-    def _interrupted_early(self, cause: BaseException, first: Response | None) -> GuardReport:
-        """Report of a call that was interrupted before its first answer was taken in."""
+    def _known(self, cause: BaseException) -> GuardReport:
+        """Report of what an interrupt left."""
         self._waits = self._paced()  # a generator that an interrupt has ended gives nothing more
-        self._received = first or self._received
-        self._in_flight = self._in_flight or not self._early
-        answer = self._at_hand()
-        if answer is None:
+        if self._exchange is None and (answer := self._at_hand()) is not None:
+            self._answered = answer
+            if not self._refused():
+                error = error_in(answer, self._call)
+                return GuardReport(outcomes=outcomes_in(answer, self._judge), waited=self._waited, error=error)
+            self._begin_exchange()
+        if self._exchange is None:
             return self._early_report(cause)
-        if answer.envelope is not None and answer.envelope.guarded:
-            return self._broken_off(self._begin_exchange(answer), cause)[1]
-        error = error_in(answer, self._call)
-        return GuardReport(outcomes=outcomes_in(answer, self._judge), waited=self._waited, error=error)
+        return self._settled(self._exchange, cause)[1]
 
     def _at_hand(self) -> Answer[Response] | None:
         """Return the answer to what is in flight, if all of it has come."""
-        if self._answered is None and self._received is not None:
-            body = _wire.body_at_hand(self._received, self._settings.max_inspect_bytes)
-            return None if body is None else self._answer(self._received, body)
-        return self._answered
+        if self._answered is not None or self._received is None:
+            return self._answered
+        body = _wire.body_at_hand(self._received, self._settings.max_inspect_bytes)
+        return None if body is None else self._answer(self._received, body)
 
-    def _send_after_verdict(self) -> Answer[Response]:
+    @property
+    def _first(self) -> Answer[Response]:
+        return cast("Answer[Response]", self._answered)
+
+    def _refused(self) -> bool:
+        """Return whether the first answer holds a refusal."""
+        return self._first.envelope is not None and self._first.envelope.guarded
+
+    def _send_after_verdict(self) -> None:
         """Wait for the verdict, send, and read the answer."""
         self._tell_early(EventKind.LOCKED, attempt=0)
         self._waiting = lambda delay: self._tell_early(EventKind.WAITING, attempt=0, delay=delay)
@@ -189,15 +201,18 @@ class GuardedCall:
             self._in_flight = True
             self._received = self._adapter.transmit(self._request, **self._options)
         except Exception as exc:
-            self._break_off_early(exc)
+            report = self._early_report(exc)
+            attach_report(exc, report)
+            exc.add_note(f"crm_guard: {_told_of(report)}")
+            self._tell_end(report)
             raise
         body = self._adapter.readable(self._request, self._received, **self._options)
-        return self._answer(self._received, body)
+        self._answered = self._answer(self._received, body)
 
-    def _begin_exchange(self, answer: Answer[Response]) -> Exchange[Response]:
+    def _begin_exchange(self) -> Exchange[Response]:
         self._exchange = Exchange(
             self._call,
-            answer,
+            self._first,
             self._settings,
             self._waits,
             deadline=self._begin(),
@@ -206,8 +221,8 @@ class GuardedCall:
         self._in_flight = False
         return self._exchange
 
-    def _converse(self, answer: Answer[Response]) -> Response:
-        exchange = self._begin_exchange(answer)
+    def _converse(self) -> Response:
+        exchange = self._begin_exchange()
         try:
             self._teller.tell_locked(EventKind.LOCKED, exchange, exchange.pending)
             self._share(exchange, range(len(exchange.items)))
@@ -221,8 +236,9 @@ class GuardedCall:
             self._break_off(exchange, exc)
         return self._finish(exchange, outcomes)
 
-    def _report_early(self, answer: Answer[Response]) -> Response:
+    def _report_early(self) -> Response:
         """Note the wait before the first send on an answer that refuses nothing for a lock, and tell of its end."""
+        answer = self._first
         error = error_in(answer, self._call)
         if error is None:
             if answer.status < _CLIENT_ERROR:
@@ -292,7 +308,8 @@ class GuardedCall:
         superseded = exchange.latest.response
         exchange.absorb(self._answered)
         self._in_flight = False  # not sooner: what is half taken in is taken in again
-        self._trail.leave(superseded)
+        if superseded is not response:  # an inner adapter may give one object twice
+            self._trail.leave(superseded)
         unfree = {*exchange.pending, *exchange.uncertain}
         free = [slot for slot in slots if slot not in unfree]
         if exchange.reason is None:
@@ -316,6 +333,7 @@ class GuardedCall:
     def _finish(self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...]) -> Response:
         """Turn what the exchange knows into the caller's response or exception."""
         response, report = self._conclude(exchange, outcomes)
+        self._tell_end(report)
         if self._raises(exchange, report):
             try:
                 self._make_usable(response)
@@ -334,20 +352,24 @@ class GuardedCall:
     def _conclude(
         self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...]
     ) -> tuple[Response, GuardReport]:
-        """Return response and report, and tell the hooks."""
-        response, report = self._concluded = self._concluded or self._conclusion(exchange, outcomes)
-        attach_report(response, report)
-        if not self._told:
-            self._told = True
-            self._teller.tell_end(exchange, report)
-        return response, report
+        """Return response and report, made once."""
+        if self._concluded is None:
+            response = self._result(exchange)
+            report = replace(self._report(exchange, outcomes), _response=response)
+            attach_report(response, report)
+            self._concluded = response, report
+        return self._concluded
 
-    def _conclusion(
-        self, exchange: Exchange[Response], outcomes: tuple[RecordOutcome, ...]
-    ) -> tuple[Response, GuardReport]:
-        report = self._report(exchange, outcomes)
-        response = self._result(exchange)
-        return response, replace(report, _response=response)
+    def _tell_end(self, report: GuardReport) -> None:
+        """Tell the hooks, once, how the call ended."""
+        if self._told:
+            return
+        self._told = True
+        if self._exchange is not None:
+            self._teller.tell_end(self._exchange, report)
+        elif self._early and report.reason is not None:
+            about = {"attempt": report.attempts, "reason": report.reason, "error": report.error}
+            self._tell_early(EventKind.GAVE_UP, **about)
 
     def _result(self, exchange: Exchange[Response]) -> Response:
         """Return the last response if it is the whole answer, else one made of all answers."""
@@ -423,15 +445,16 @@ class GuardedCall:
 
     def _break_off(self, exchange: Exchange[Response], cause: Exception) -> NoReturn:
         """Raise with all results that are there: `cause` itself, or a `GuardError` where results would be lost."""
-        response, report = self._broken_off(exchange, cause)
-        text = _broken_off(report)
+        response, report = self._settled(exchange, cause)
+        text = _told_of(report)
         cause.add_note(f"crm_guard: {text}")
         attach_report(cause, report)
+        self._tell_end(report)
         if exchange.obtained:
             raise GuardError(text, report=report, response=response, request=self._request) from cause
         raise cause
 
-    def _broken_off(self, exchange: Exchange[Response], cause: BaseException) -> tuple[Response, GuardReport]:
+    def _settled(self, exchange: Exchange[Response], cause: BaseException) -> tuple[Response, GuardReport]:
         """Return response and report of an exchange that `cause` ended; an answer that has come whole counts."""
         answer = self._at_hand() if self._in_flight and not isinstance(cause, Exception) else None
         if answer is not None:
@@ -443,23 +466,17 @@ class GuardedCall:
             exchange.give_up(*_reason_of(cause))
         return self._conclude(exchange, outcomes_of(exchange, self._judge))
 
-    def _break_off_early(self, cause: Exception) -> None:
-        """Put a report on what ended a call that waited before its first send, or that send itself."""
-        report = self._early_report(cause)
-        attach_report(cause, report)
-        cause.add_note(f"crm_guard: {_broken_off(report)}")
-
     def _early_report(self, cause: BaseException) -> GuardReport:
-        """Report of a call without an answer, and tell of its end."""
+        """Report of a call without an answer."""
         reason, error = _reason_of(cause)
         sent = self._in_flight
         uncertain = sent and (self._adapter.repeats or not _wire.never_sent(cause))
         uncertain = uncertain and not self._call.endpoint.reads
+        outcomes: tuple[RecordOutcome, ...] = ()
         if self._early:
             of_send = error if sent else None
             outcomes = early_outcomes(self._judge, self._known_action, of_send, uncertain=uncertain)
-            self._tell_early(EventKind.GAVE_UP, attempt=int(sent), reason=reason, error=error)
-        else:
+        elif uncertain:
             outcomes = unanswered_outcomes(self._judge, error)
         return GuardReport(
             outcomes=outcomes,
@@ -483,14 +500,15 @@ class GuardedCall:
         left, module = exchange.latest.credits, self._call.route.module
         if not ids or module is None or (left is not None and left <= self._settings.min_credits):
             return {}
-        adapter = self._adapter
+        adapter, tap = self._adapter, Tap()
         states, sent = ask(
             build_probes(url=self._url, module=module, ids=ids, headers=self._headers),
-            adapter.transmit,
+            adapter.tapped(tap).transmit,
             adapter.scopes,
             adapter.astray,
             origin=self._origin,
             options=self._options,
+            cut=tap.cut,
         )
         self._spent += sent
         return states
@@ -547,7 +565,7 @@ def _reason_of(cause: BaseException) -> tuple[GiveUpReason, CallError | None]:
     return GiveUpReason.INTERRUPTED, None
 
 
-def _broken_off(report: GuardReport) -> str:
+def _told_of(report: GuardReport) -> str:
     """Say in one paragraph what is known of a call that broke off."""
     written = sum(outcome.succeeded for outcome in report.outcomes)
     blocked = sum(not outcome.uncertain for outcome in report.blocked)

@@ -2,8 +2,9 @@
 
 `requests` has no total timeout: a server that sends a byte a second keeps a call for as long as it likes, also
 before the first byte of a body, where nobody could look at a clock in between. So the questions are asked in a
-thread of their own, and whoever waits for the answers goes on when the time is up. The thread reads bodies in
-pieces, and drops the connection when it is late; while it hangs elsewhere, its origin is not asked again.
+thread of their own, and whoever waits for the answers goes on when the time is up, and cuts the connection. That
+cannot be done through an inner adapter: there the thread looks at the clock between the pieces of a body. While a
+thread that is late has not come back, its origin is not asked again.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def ask(
     *,
     origin: str,
     options: Mapping[str, Any],
+    cut: Callable[[], object],
 ) -> tuple[dict[str, str], int]:
     """Return `$approval_state` by record id, as far as it could be learnt in time, and the calls that this took.
 
@@ -53,6 +55,7 @@ def ask(
         astray: The threads that did not come back in time, by origin; kept up to date here.
         origin: Where the questions go.
         options: For `send`.
+        cut: Ends the connection that `send` uses, if it can.
     """
     hanging = astray.get(origin)
     if not probes or (hanging is not None and hanging.is_alive()):
@@ -68,6 +71,7 @@ def ask(
     if not inquiry.done.wait(SECONDS):
         _log.debug(_UNKNOWN, "out of time")
         astray[origin] = thread
+        cut()
     return dict(inquiry.states), inquiry.sent
 
 

@@ -99,7 +99,7 @@ class Exchange(Generic[R]):
         self.latest = first
         self.alone = True
         self.precedents = Precedents(first, first.envelope)
-        self.envelope = first.envelope
+        self.envelope = self.precedents.opening
         self.items: list[Item] = list(first.envelope.items)
         laid = lay(call, first.envelope)
         self.places: list[int | None] = laid or [None] * len(self.items)
@@ -260,7 +260,7 @@ class Exchange(Generic[R]):
         envelope = answer.envelope or self.envelope
         items = list(answer.envelope.items) if answer.envelope else []
         laid = lay(self.call, envelope) if items else None
-        ids = records(self.call, envelope, laid)
+        ids = records(self.call, envelope, laid) if answer.envelope else self._ids
         # At once, so that an interrupt does not find parts that do not fit each other.
         self.envelope, self.items, self.places, self._ids = envelope, items, laid or [None] * len(items), ids
         self._sent = tuple(range(len(self.items)))

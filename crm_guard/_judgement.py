@@ -152,7 +152,7 @@ def outcomes_in(answer: Answer[Any], judge: Judge) -> tuple[RecordOutcome, ...]:
 def unanswered_outcomes(judge: Judge, error: CallError | None = None) -> tuple[RecordOutcome, ...]:
     """Return the outcomes of a call whose first answer is lost, and of whose records nothing else is known."""
     call = judge.call
-    if call.endpoint.reads or (call.names_one and not _names_record(call)):
+    if call.names_one and not _names_record(call):
         return ()
     hint = hint_for_uncertain(str(error) if error else None)
     return tuple(

@@ -37,18 +37,19 @@ class Precedents:
 
     Attributes:
         first: HTTP status of the first answer.
+        opening: Its envelope, without the items.
     """
 
     def __init__(self, answer: Answer[Any], envelope: Envelope) -> None:
         self.first = answer.status
-        self._opening = envelope.emptied()
+        self.opening = envelope.emptied()
         self._forms: dict[Kind, Envelope] = {}
         self._statuses: dict[Kind, int] = {}
         self._note_status(answer)
 
     def add(self, answer: Answer[Any]) -> None:
         """Take note of a later answer. Taking note of the last one again changes nothing."""
-        envelope, opening = answer.envelope, self._opening
+        envelope, opening = answer.envelope, self.opening
         if envelope is None or answer.failed:
             return
         self._note_status(answer)
@@ -69,7 +70,7 @@ class Precedents:
 
     def form(self, kind: Kind) -> Envelope:
         """Return an envelope without items, as CRM wrote it last for this kind, or else for the first answer."""
-        return self._forms.get(kind, self._opening)
+        return self._forms.get(kind, self.opening)
 
 
 def kind_of(items: Sequence[Item]) -> Kind:

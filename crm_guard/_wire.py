@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import io
 import time
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -36,16 +35,17 @@ _LONGEST_REASON: Final = 100
 def bounded_body(response: Response, limit: int, *, unread: bool, within: float | None = None) -> bytes | None:
     """Return the body, or None if it is larger than `limit` bytes, or late: then it stays to be read.
 
-    At most `limit` bytes and a piece are unpacked. The body counts as read where the session would read it next;
-    errors on the way are those of `Response.content`.
+    Of a body that urllib3 reads, at most `limit` bytes and a piece are unpacked. It counts as read where the
+    session would read it next; errors on the way are those of `Response.content`.
 
     Args:
         response: The answer.
         limit: Bytes, after decompression.
         unread: Whether others will look at `response.raw` (`stream=True`, response hooks): `raw` gives again what
             was read of it, and its connection can be reached until it was read.
-        within: Seconds for all of an unread body. What is one wait for the next byte in a session that reads it may
-            be many here, and whoever asks for a stream has yet to decide how long to read.
+        within: Seconds for all of an unread body, as seen between two pieces of it. What is one wait for the next
+            byte in a session that reads it may be many here, and whoever asks for a stream has yet to decide how
+            long to read.
     """
     raw = response.raw
     if (getattr(raw, "length_remaining", None) or 0) > limit:  # what Content-Length announces
@@ -346,7 +346,7 @@ class Trail:
 
     def __init__(self) -> None:
         self.content_type: str | None = None
-        self._cookies: deque[str] = deque(maxlen=_MOST_COOKIES)
+        self._cookies: dict[tuple[str, ...], str] = {}
         self._reasons: dict[int, str] = {}
 
     def note(self, response: Response, *, speaks: bool) -> None:
@@ -357,7 +357,11 @@ class Trail:
 
     def leave(self, response: Response) -> None:
         """Let go of an answer that is not the caller's result, but for its cookies."""
-        self._cookies.extend(_cookies(response))
+        for cookie in _cookies(response):
+            self._cookies.pop(_place_of(cookie), None)
+            self._cookies[_place_of(cookie)] = cookie
+        for place in list(self._cookies)[:-_MOST_COOKIES]:
+            del self._cookies[place]
         discard(response)
 
     def reason(self, status: int) -> str | None:
@@ -371,7 +375,7 @@ class Trail:
             return
         own = message.get_all("Set-Cookie") or []
         del message["Set-Cookie"]
-        for cookie in (*self._cookies, *own):  # the last word on a name wins
+        for cookie in (*self._cookies.values(), *own):  # the last word on a name wins
             message.add_header("Set-Cookie", cookie)
         self._cookies.clear()
         extract_cookies_to_jar(  # type: ignore[no-untyped-call]
@@ -401,6 +405,13 @@ def _cookies(response: Response) -> list[str]:
     return (message.get_all("Set-Cookie") or []) if message is not None else []
 
 
+def _place_of(cookie: str) -> tuple[str, ...]:
+    """Return what a later `Set-Cookie` must share to replace this one: its name, domain and path."""
+    pair, *attributes = (part.strip() for part in cookie.split(";"))
+    scope = sorted(part.lower() for part in attributes if part.lower().startswith(("domain=", "path=")))
+    return pair.partition("=")[0], *scope
+
+
 def _as_bytes(body: object) -> bytes | None:
     return body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else None
 
@@ -412,7 +423,9 @@ def _position(request: PreparedRequest) -> object:
 def read_timeout(timeout: Any) -> float | None:
     """Return the seconds that a caller's timeout allows between two bytes; None where it names no number."""
     if isinstance(timeout, Timeout):
-        timeout = timeout.read_timeout
+        begun = timeout.clone()  # with a total one, it tells what is left only once it runs
+        begun.start_connect()
+        timeout = begun.read_timeout
     elif isinstance(timeout, tuple) and len(timeout) == 2:  # connect, read
         timeout = timeout[1]
     return float(timeout) if isinstance(timeout, int | float) else None
@@ -420,8 +433,12 @@ def read_timeout(timeout: Any) -> float | None:
 
 def capped_timeout(timeout: Any, most: float) -> Any:
     """Return the caller's timeout with no part of it above `most` seconds."""
-    if timeout is None:
-        return most
+    if isinstance(timeout, Timeout):
+        return Timeout(connect=_capped(timeout.connect_timeout, most), read=_capped(read_timeout(timeout), most))
     if isinstance(timeout, tuple):
-        return tuple(capped_timeout(part, most) for part in timeout)
-    return min(timeout, most) if isinstance(timeout, int | float) else timeout
+        return tuple(_capped(part, most) for part in timeout)
+    return _capped(timeout, most)
+
+
+def _capped(seconds: Any, most: float) -> float:
+    return min(seconds, most) if isinstance(seconds, int | float) else most

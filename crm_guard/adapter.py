@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
 import warnings
-from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast, overload
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeGuard, Unpack, cast, overload
 
+import msgspec
 from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from crm_guard._conversation import GuardedCall
     from crm_guard._options import AdapterOptions, OwnOptions
+    from crm_guard._tap import Tap
     from crm_guard.events import GuardHook
 
 _CLIENT_ERROR: Final = 400
@@ -43,6 +46,10 @@ _CALL: Final = "GuardAdapter("
 _SHARED: Final = ("stops", "scopes", "astray", "lengths")
 """What guards over different inner adapters share, and a forked process makes anew."""
 _NESTED: Final = "a guard sends through another guard: waits and sends would multiply, so the inner one only sends"
+_PATCHED: Final = (
+    "gevent patched this process after the guard's lock registry had begun its threads, so that from here on locks "
+    "are shared within this process only. Call patch_all() before the first guard is made"
+)
 _FOREIGN: Final = (
     "this guard was given a {kind}, and serves sessions of `requests` alone: another library would send the "
     "request, and then fail on the answer. Nothing was sent. Mount the guard on a requests.Session"
@@ -193,12 +200,16 @@ class GuardAdapter(HTTPAdapter):
             if body is None or not marked(body):
                 return response
             call = self._call(request, start, token, options)
-            return call.run(response, body)
-        except Exception:
+            call.take(response, body)
+            response = body = None  # what it has taken in, it lets go
+            return call.run()
+        except Exception:  # complete: what broke off an exchange has its report already
             raise
         except BaseException as exc:  # Ctrl-C, or `sys.exit()` in a hook: at any line above, and inside of it
-            call = call or self._call(request, start, token, options)
-            call.interrupted(exc, response)
+            sent = call is None or response is not None
+            with contextlib.suppress(Exception):
+                call = call or self._call(request, start, token, options)
+                call.interrupted(exc, response, sent=sent)
             raise
 
     def guards(self, url: str) -> bool:
@@ -243,6 +254,14 @@ class GuardAdapter(HTTPAdapter):
         remember(twin, inner)
         return twin
 
+    def tapped(self, tap: Tap) -> Self:
+        """Return a guard that sends as this one does, and whose own connections `tap` watches."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        choose = self.get_connection_with_tls_context
+        vars(twin)["get_connection_with_tls_context"] = lambda *args, **given: tap.over(choose(*args, **given))
+        return twin
+
     @property
     def repeats(self) -> bool:
         """Whether `max_retries` may repeat what CRM may have applied: its error tells only of the last try."""
@@ -271,10 +290,16 @@ class GuardAdapter(HTTPAdapter):
             return inner.transmit(request, **options)
         passage = _Passage()
         try:
-            # In a context of its own: there is nothing to set back, and so nothing for an interrupt to leave set.
-            response: Response = copy_context().run(passage.send, inner, request, options)
-        finally:
-            passage.open = False
+            outer = _passage.set(passage)
+            try:
+                passage.open = True
+                response = inner.send(request, **options)
+            finally:
+                passage.open = False
+                _passage.reset(outer)
+        except BaseException:
+            passage.open = False  # an interrupt may have come before the other one; closed, it may stay set
+            raise
         response.connection = self  # digest auth sends its second try through this
         return response
 
@@ -282,8 +307,8 @@ class GuardAdapter(HTTPAdapter):
         with first_import:
             from crm_guard._conversation import GuardedCall  # noqa: PLC0415 (programs that meet no lock do without)
 
-        if type(self.locks) is MemoryLockRegistry and type(self.locks.mutex) is not type(threading.Lock()):
-            self.locks.reset()  # gevent has patched `threading` since, and the old mutex would block every greenlet
+        if _outdated(self.locks):
+            self._begin_greenlets()
         return GuardedCall(self, request, options, start, token)
 
     def readable(
@@ -301,6 +326,14 @@ class GuardAdapter(HTTPAdapter):
             return None
         within = _wire.read_timeout(timeout) if stream else None
         return _wire.bounded_body(response, self.settings.max_inspect_bytes, unread=stream or hooks, within=within)
+
+    def _begin_greenlets(self) -> None:
+        """Go on with a lock registry that greenlets can wait for: gevent has patched `threading` since."""
+        if type(self.locks) is not MemoryLockRegistry:  # it has threads, which are no greenlets
+            self.locks = _make_registry(msgspec.structs.replace(self.settings, lock_registry="memory"), self._clock)
+            warn(_PATCHED)
+        if _outdated(self.locks):
+            self.locks.reset()
 
     def _tell_of_nesting(self) -> bool:
         """Warn, once, that another guard is sending through this one, unknown to it. Return True."""
@@ -324,6 +357,11 @@ def _make_registry(settings: GuardSettings, clock: Clock | None) -> LockRegistry
     if clock is None:
         return shared_registry(url, wake_at_once=pace, wait_max=longest)
     return RedisLockRegistry(url, wake_at_once=pace, wait_max=longest, clock=clock)
+
+
+def _outdated(locks: LockRegistry) -> TypeGuard[MemoryLockRegistry]:
+    """Return whether a registry has a mutex of another kind than `threading` makes now."""
+    return isinstance(locks, MemoryLockRegistry) and type(locks.mutex) is not type(threading.Lock())
 
 
 @functools.cache
@@ -363,12 +401,6 @@ class _Passage:
     """
 
     open = False
-
-    def send(self, inner: BaseAdapter, request: PreparedRequest, options: Mapping[str, Any]) -> Response:
-        """Send through `inner`, for the first and only time."""
-        _passage.set(self)
-        self.open = True
-        return inner.send(request, **options)
 
 
 _passage: Final = ContextVar("crm_guard_passage", default=_Passage())  # noqa: B039 (this one is never opened)

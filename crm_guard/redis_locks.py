@@ -57,7 +57,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from crm_guard._clock import Clock, SystemClock
 from crm_guard._crew import Crew, NoTurn
+from crm_guard._imports import first_import
+from crm_guard.errors import SettingsError
 from crm_guard.locks import Call, Holder, MemoryLockRegistry, SharedWaiter, Waiter, unannounced
+from crm_guard.settings import GuardSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -359,7 +362,8 @@ class RedisLockRegistry(MemoryLockRegistry):
 
     Raises:
         ImportError: `redis` is not installed.
-        ValueError: The URL, or `wake_at_once`, is of no use.
+        SettingsError: The URL is of no use (a `ValueError`).
+        ValueError: `wake_at_once` is of no use.
     """
 
     def __init__(
@@ -642,7 +646,8 @@ def shared_registry(url: str, *, wake_at_once: int, wait_max: float = 5.0) -> Re
 
     Raises:
         ImportError: `redis` is not installed.
-        ValueError: The URL, or `wake_at_once`, is of no use.
+        SettingsError: The URL is of no use (a `ValueError`).
+        ValueError: `wake_at_once` is of no use.
     """
     key = (url, wake_at_once, wait_max)
     with _making.setdefault(key, threading.Lock()):  # one for each: a Redis that hangs keeps nobody from another
@@ -657,13 +662,11 @@ if hasattr(os, "register_at_fork"):  # a lock that was held at the fork stays he
 
 
 def _connect(url: str, timeout: float) -> Any:
-    from crm_guard.errors import SettingsError  # noqa: PLC0415 - only a URL needs these
-    from crm_guard.settings import GuardSettings  # noqa: PLC0415
-
     try:
-        from redis import Redis  # noqa: PLC0415 - an extra, needed by this registry only
-        from redis.backoff import NoBackoff  # noqa: PLC0415
-        from redis.retry import Retry  # noqa: PLC0415
+        with first_import:  # an extra, needed by this registry only
+            from redis import Redis  # noqa: PLC0415
+            from redis.backoff import NoBackoff  # noqa: PLC0415
+            from redis.retry import Retry  # noqa: PLC0415
     except ImportError as error:
         message = 'sharing locks through Redis needs redis-py: pip install "crm-guard[redis]"'
         raise ImportError(message) from error

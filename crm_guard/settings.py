@@ -426,7 +426,8 @@ def _from_source(source: object) -> _Found:
 
 
 def _document_at(path: str, origin: str) -> dict[str, Any]:
-    import tomllib  # noqa: PLC0415 - only a file needs it
+    with first_import:
+        import tomllib  # noqa: PLC0415 - only a file needs it
 
     try:
         # Editors on Windows may begin a file with a byte order mark, which TOML refuses.

@@ -13,7 +13,7 @@ import zlib
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPResponse
+from urllib3 import HTTPResponse, Timeout
 
 from crm_guard import (
     GiveUpReason,
@@ -58,6 +58,7 @@ class Hostile(socketserver.ThreadingTCPServer):
         scripts: What is to come; the last one again and again.
         asked: The request lines so far.
         written: Bytes sent so far.
+        connections: Connections so far.
         dropped: Set once somebody closed a connection while it was being written to.
     """
 
@@ -66,13 +67,14 @@ class Hostile(socketserver.ThreadingTCPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Connection)
-        self.scripts, self.asked, self.written = [], [], 0
+        self.scripts, self.asked, self.written, self.connections = [], [], 0, 0
         self.dropped, self.over = threading.Event(), threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/crm/v8/Leads"
 
 
 class Connection(socketserver.StreamRequestHandler):
     def handle(self):
+        self.server.connections += 1
         while line := self.rfile.readline():
             length = 0
             while (field := self.rfile.readline()).strip():
@@ -178,20 +180,43 @@ class TestADiagnosis:
         assert len(error.candidates) == 3
         assert error.report.credits_spent == 2
 
-    @pytest.mark.parametrize("way", ["body", "chunk"])
-    def test_that_is_late_drops_its_connection(self, hostile, session, monkeypatch, way):
+    @pytest.mark.parametrize("way", set(DRIPS) - {"nothing"})
+    def test_that_is_late_drops_its_connection_and_ends_its_thread(self, hostile, session, monkeypatch, way):
         monkeypatch.setattr(_diagnosis, "SECONDS", 0.15)
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS[way]]
         refused(session, hostile.url + "/1", timeout=5)
         assert hostile.dropped.wait(5)
+        for thread in session.guard.astray.values():
+            thread.join(5)
+            assert not thread.is_alive()
 
-    def test_is_not_begun_while_one_before_it_hangs(self, hostile, session, monkeypatch):
+    def test_that_is_late_leaves_its_place_in_the_pool_to_the_next_call(self, hostile, monkeypatch):
+        monkeypatch.setattr(_diagnosis, "SECONDS", 0.15)
+        hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS["headers"], says({"data": [DONE]})]
+        with requests.Session() as session:
+            session.mount("http://", GuardAdapter(GuardSettings(), pool_maxsize=1, pool_block=True))
+            refused(session, hostile.url + "/1", timeout=5)
+            for _ in range(2):
+                response, seconds = timed(lambda: session.put(hostile.url + "/1", json=ROW, timeout=5))
+                assert (response.status_code, seconds < 1) == (200, True)
+
+    def test_that_is_in_time_leaves_its_connection_to_the_next_call(self, hostile, session):
+        hostile.scripts = [says({"data": [UNAPPROVED]}, 400), says({"data": []})] * 3
+        hostile.scripts.append(says({"data": [DONE]}))
+        for _ in range(3):
+            refused(session, hostile.url + "/1")
+        assert session.put(hostile.url + "/1", json=ROW).ok
+        assert hostile.connections == 1
+
+    def test_through_an_inner_adapter_is_not_begun_while_one_before_it_hangs(self, hostile, monkeypatch):
         monkeypatch.setattr(_diagnosis, "SECONDS", 0.15)
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS["headers"], says({"data": [UNAPPROVED]}, 400)]
-        for _ in range(3):
-            refused(session, hostile.url + "/1", timeout=5)
+        with requests.Session() as session, HTTPAdapter() as inner:
+            session.mount("http://", GuardAdapter(GuardSettings(), inner=inner))
+            for _ in range(3):
+                _, seconds = refused(session, hostile.url + "/1", timeout=5)
+                assert seconds < 1
         assert [line.split()[0] for line in hostile.asked] == ["PUT", "GET", "PUT", "PUT"]
-        assert sum(thread.name == "crm_guard-diagnosis" for thread in threading.enumerate()) == 1
 
     def test_takes_no_more_memory_than_an_answer_may_have(self, hostile, session):
         bomb = gzip.compress(bytes(64 * MIB))
@@ -333,7 +358,7 @@ def zipped(data, encoding):
 
 
 class TestAStream:
-    @pytest.mark.parametrize("timeout", [0.2, (5, 0.2)])
+    @pytest.mark.parametrize("timeout", [0.2, (5, 0.2), Timeout(total=0.2), Timeout(read=0.2)], ids=str)
     @pytest.mark.parametrize("headers", [LONG, CHUNKED], ids=["length", "chunked"])
     def test_that_drips_is_looked_into_no_longer_than_the_read_timeout(self, hostile, session, headers, timeout):
         body = json.dumps({"data": [LOCK]}).encode().ljust(1000)

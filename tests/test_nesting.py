@@ -1,17 +1,30 @@
-"""A guard that is reached through another guard's inner adapter only sends; and no other one takes it for that."""
+"""Contexts, threads and greenlets: what is nested and what is not, and locks from before gevent's patch.
+
+A guard that is reached through another guard's inner adapter only sends; and no other one takes itself for that.
+`test_gevent.py` has the real greenlets.
+"""
 
 import asyncio
 import contextvars
 import threading
+import warnings
 
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
 from crm_guard import GuardAdapter, mount_guard
+from crm_guard.locks import MemoryLockRegistry
 
+URL = "https://www.zohoapis.com/crm/v8/Leads/111112000000075003"
 ROW = {"data": [{"Company": "Zylker"}]}
 QUICK = {"wait_initial": 0.005, "wait_max": 0.01, "raise_on": "never"}
+
+
+DETAILS = {"id": "111112000000075003"}
+LOCK = {"code": "RECORD_LOCKED", "details": DETAILS | {"action": "zia_vision_processing"}, "status": "error"}
+LOCKED = {"data": [LOCK]}
+APPLIED = {"data": [{"code": "SUCCESS", "details": DETAILS, "message": "record updated", "status": "success"}]}
 
 
 class Keeper(HTTPAdapter):
@@ -83,3 +96,31 @@ def test_tasks_are_guarded_each_by_itself(crm, session):
         return await asyncio.gather(*(asyncio.to_thread(put, session, crm, lead) for lead in leads))
 
     assert asyncio.run(main()) == [200] * 8
+
+
+class Patched:
+    """A lock of another kind, as gevent puts it in the place of `threading.Lock`."""
+
+    def __init__(self):
+        self.lock = threading.RLock()
+
+    def __enter__(self):
+        return self.lock.__enter__()
+
+    def __exit__(self, *error):
+        return self.lock.__exit__(*error)
+
+
+@pytest.mark.parametrize("registry", [MemoryLockRegistry, type("Far", (MemoryLockRegistry,), {})])
+def test_a_registry_from_before_a_patch_begins_anew(canned, monkeypatch, registry):
+    """Else a greenlet that yields inside its mutex would block all others, as gevent before 25.4 lets it."""
+    locks = registry()
+    session = canned((400, LOCKED), (200, APPLIED), diagnose=False)
+    session.get_adapter(URL).locks = locks
+    monkeypatch.setattr(threading, "Lock", Patched)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert [session.put(URL, json=ROW).status_code for _ in range(2)] == [200, 200]
+    assert type(session.get_adapter(URL).locks.mutex) is Patched
+    assert (session.get_adapter(URL).locks is locks) is (registry is MemoryLockRegistry)
+    assert ["gevent" in str(warning.message) for warning in caught] == [True] * (registry is not MemoryLockRegistry)

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPResponse
+from urllib3 import HTTPResponse, Timeout
 from urllib3.exceptions import MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 
 from crm_guard import GuardAdapter, GuardSettings, RecordLockedError, _wire
@@ -456,9 +456,40 @@ class TestTheCallersTimeout:
     def test_is_capped_in_each_part(self, given, wanted):
         assert _wire.capped_timeout(given, 10) == wanted
 
-    def test_of_another_kind_is_left_to_the_adapter(self):
-        special = object()
-        assert _wire.capped_timeout(special, 10) is special
+    @pytest.mark.parametrize(
+        ("given", "wanted"),
+        [
+            (Timeout(total=5), (5, 5)),
+            (Timeout(total=50), (10, 10)),
+            (Timeout(connect=3, read=20), (3, 10)),
+            (Timeout(total=5, read=1), (5, 1)),
+            (Timeout(total=None), (10, 10)),
+            (Timeout(), (10, 10)),
+        ],
+    )
+    def test_is_capped_in_each_part_as_urllib3_has_it(self, given, wanted):
+        capped = _wire.capped_timeout(given, 10)
+        assert capped.connect_timeout == wanted[0]
+        assert capped.read_timeout == pytest.approx(wanted[1], abs=0.1)
+
+    @pytest.mark.parametrize(
+        ("given", "wanted"),
+        [
+            (None, None),
+            (3, 3),
+            ((5, 0.5), 0.5),
+            ((5, None), None),
+            (Timeout(total=5), 5),
+            (Timeout(total=5, read=1), 1),
+            (Timeout(read=2), 2),
+            (Timeout(connect=2), None),
+            (Timeout(total=None), None),
+            ("5", None),
+        ],
+    )
+    def test_for_reading_is_found_in_every_form(self, given, wanted):
+        found = _wire.read_timeout(given)
+        assert found == (wanted if wanted is None else pytest.approx(wanted, abs=0.1))
 
 
 def test_only_an_error_of_connecting_proves_that_nothing_was_sent():

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(crm_guard.__file__).parent
 OUTSIDE = (str(PACKAGE / "simulator"), str(PACKAGE / "_diagnosis.py"))
+FINALIZERS = ("_forget", "_Again.", "_Rewound.")
+"""What runs when an object goes: Python prints what is raised there, and raises it nowhere."""
 PHOTO = f"{ORIGIN}/crm/v8/Leads/{{}}/photo"
 
 
@@ -55,7 +57,8 @@ class Interrupting:
 
     def _call(self, frame: Any, event: str, value: object) -> Any:
         name = frame.f_code.co_filename
-        return self._line if name.startswith(str(PACKAGE)) and not name.startswith(OUTSIDE) else None
+        outside = name.startswith(OUTSIDE) or frame.f_code.co_qualname.startswith(FINALIZERS)
+        return self._line if name.startswith(str(PACKAGE)) and not outside else None
 
     def _line(self, frame: Any, event: str, value: object) -> Any:
         if event == "line" and not releases(frame):
