@@ -1,5 +1,6 @@
 """What the other side can cost a call, in time and in memory: a server that drips, floods, and never ends."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -211,7 +212,7 @@ class TestADiagnosis:
     def test_through_an_inner_adapter_is_not_begun_while_one_before_it_hangs(self, hostile, monkeypatch):
         monkeypatch.setattr(_diagnosis, "SECONDS", 0.15)
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS["headers"], says({"data": [UNAPPROVED]}, 400)]
-        with requests.Session() as session, HTTPAdapter() as inner:
+        with requests.Session() as session, contextlib.closing(HTTPAdapter()) as inner:
             session.mount("http://", GuardAdapter(GuardSettings(), inner=inner))
             for _ in range(3):
                 _, seconds = refused(session, hostile.url + "/1", timeout=5)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dis
 import linecache
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import crm_guard
-from crm_guard import get_report
+from crm_guard import EventKind, GiveUpReason, get_report
 from crm_guard._clock import Wake
 from crm_guard.locks import MemoryLockRegistry
 from tests.bulk.world import CALLS, ORIGIN, Guarded, add_leads, guarded, prepared
@@ -25,7 +26,6 @@ PACKAGE = Path(crm_guard.__file__).parent
 OUTSIDE = (str(PACKAGE / "simulator"), str(PACKAGE / "_diagnosis.py"))
 FINALIZERS = ("_forget", "_Again.", "_Rewound.")
 """What runs when an object goes: Python prints what is raised there, and raises it nowhere."""
-PHOTO = f"{ORIGIN}/crm/v8/Leads/{{}}/photo"
 
 
 Line = tuple[str, int]
@@ -79,6 +79,11 @@ def releases(frame: Any) -> bool:
     return source.startswith("with ") and not enters
 
 
+def came_through_a_send(exc: BaseException) -> bool:
+    """Return whether an exception came from inside of a send, or from the line that was about to begin it."""
+    return any("transmit(" in str(frame.line) for frame in traceback.extract_tb(exc.__traceback__))
+
+
 def believed_locked(world: Guarded, ids: list[str]) -> Any:
     """Have another call say that records are locked; return it."""
     other = world.adapter.locks.waiter(clock=world.clock, wake=Wake(), interrupted=lambda: False)
@@ -109,6 +114,13 @@ class Scene:
     def request(self) -> PreparedRequest:
         raise NotImplementedError
 
+    @property
+    def read(self) -> bool:
+        """Whether the body of the last answer was read to its end."""
+        responses = self.world.transport.responses
+        sent = len(self.world.transport.sent)
+        return len(responses) == sent > 0 and isinstance(vars(responses[-1]).get("_content"), bytes)
+
     def play(self, tracing: Interrupting) -> BaseException | None:
         """Make the call, traced from its first send or wait on; return what it raised."""
         request = self.request()
@@ -127,6 +139,8 @@ class Scene:
     def check(self, exc: BaseException) -> None:
         report = get_report(exc)
         told = {found.record_id: found for found in report.outcomes}
+        if self.read and not came_through_a_send(exc):  # what has come counts
+            assert not any(found.uncertain for found in report.outcomes)
         assert list(told) == self.ids
         rest = report.remaining_request()
         for record_id, found in told.items():
@@ -209,3 +223,123 @@ def test_an_interrupt_at_any_line_brings_the_report_and_leaves_nothing_behind(
         exc = made.play(Interrupting(line))
         assert type(exc) is KeyboardInterrupt, line
         made.check(exc)
+
+
+class Stop(BaseException):
+    """Made once, and raised again and again, as `gevent.Timeout` and the like may be."""
+
+
+STOP = Stop()
+
+
+def stopped_at(event_kind: EventKind, times: int = 1) -> Callable[[Any], None]:
+    """Return a hook that ends the call at the nth event of a kind."""
+    left = [times]
+
+    def stop(event: Any) -> None:
+        left[0] -= event.kind is event_kind
+        if event.kind is event_kind and left[0] == 0:
+            raise STOP
+
+    return stop
+
+
+def ended(world: Guarded, request: PreparedRequest, kind: type[BaseException]) -> BaseException:
+    with pytest.raises(kind) as caught:
+        world.send(request)
+    return caught.value
+
+
+def test_an_exception_that_ended_another_call_before_tells_of_this_one() -> None:
+    for times, written in ((1, [False, False]), (2, [True, False])):
+        world = guarded(adapter={"hooks": [stopped_at(EventKind.WAITING, times)]})
+        ids = add_leads(world.engine, [1, 2])
+        report = get_report(ended(world, CALLS["update"].of(ids), Stop))
+        assert [found.succeeded for found in report.outcomes] == written
+        rest = str(report.remaining_request().body)
+        assert [record_id in rest for record_id in ids] == [not done for done in written]
+
+
+def test_a_call_that_refresh_makes_does_not_put_its_report_in_place_of_the_outer_one() -> None:
+    other = guarded(adapter={"hooks": [stopped_at(EventKind.WAITING)]})
+    add_leads(other.engine, [1])
+    nested = CALLS["update"].of(["555000000000000001"])
+    world = guarded(adapter={"refresh": lambda _: other.send(nested)})
+    ids = add_leads(world.engine, [0, 1])
+    report = get_report(ended(world, CALLS["update"].of(ids), Stop))
+    assert [(found.succeeded, found.retryable) for found in report.outcomes] == [(True, False), (False, True)]
+
+
+@pytest.mark.parametrize("kind", [EventKind.LOCKED, EventKind.WAITING, EventKind.RESENDING, EventKind.UNLOCKED])
+def test_a_hook_that_ends_the_program_each_time_loses_nothing(kind: EventKind) -> None:
+    def leave(event: Any) -> None:
+        if event.kind in {kind, EventKind.GAVE_UP}:
+            raise SystemExit(1)
+
+    world = guarded(adapter={"hooks": [leave]})
+    ids = add_leads(world.engine, [0, 1, 2])
+    report = get_report(ended(world, CALLS["update"].of(ids), SystemExit))
+    assert [found.succeeded for found in report.outcomes] == [world.engine.writes(name) == 1 for name in ids]
+    assert report.reason is GiveUpReason.INTERRUPTED
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nor_does_one_where_the_call_waited_before_its_first_send(stream: bool) -> None:
+    def leave(event: Any) -> None:
+        if event.kind is EventKind.UNLOCKED:
+            raise SystemExit(1)
+
+    world = guarded({"share_locks": True}, adapter={"hooks": [leave], "lock_registry": MemoryLockRegistry()})
+    (record_id,) = add_leads(world.engine, [0])
+    other = believed_locked(world, [record_id])
+    with pytest.raises(SystemExit) as caught:
+        world.adapter.send(CALLS["update"].of([record_id]), stream=stream)
+    (found,) = get_report(caught.value).outcomes
+    assert (found.succeeded, found.uncertain, world.engine.writes(record_id)) == (True, False, 1)
+    other.leave()
+
+
+def test_an_interrupt_before_anything_was_sent_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = guarded({"share_locks": True}, adapter={"lock_registry": MemoryLockRegistry()})
+    (record_id,) = add_leads(world.engine, [0])
+    other = believed_locked(world, ["555000000000000077"])
+
+    def interrupted(registry: Any, keys: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MemoryLockRegistry, "knows", interrupted)
+    report = get_report(ended(world, CALLS["update"].of([record_id]), KeyboardInterrupt))
+    assert (report.attempts, report.credits_spent, report.outcomes) == (0, 0, ())
+    assert not world.engine.calls
+    other.leave()
+
+
+def test_a_report_that_cannot_be_made_does_not_swallow_the_interrupt() -> None:
+    class Failing(MemoryLockRegistry):
+        def waiter(self, **about: Any) -> Any:
+            raise LookupError
+
+    world = guarded({"share_locks": True}, adapter={"lock_registry": Failing()})
+    (record_id,) = add_leads(world.engine, [0])
+
+    def interrupt(number: int) -> None:
+        raise KeyboardInterrupt
+
+    world.transport.after = interrupt
+    ended(world, CALLS["update"].of([record_id]), KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_inner_adapter_that_gives_one_response_twice_has_it_left_open(stream: bool) -> None:
+    world = guarded({"attempts": 2, "raise_on": "never"})
+    (record_id,) = add_leads(world.engine, [9])
+    send, given = world.transport.send, []
+
+    def same(request: PreparedRequest, **options: Any) -> Any:
+        given.append(given[0] if given else send(request, **options))
+        return given[0]
+
+    world.transport.send = same  # type: ignore[method-assign]
+    url = f"{ORIGIN}/crm/v8/Leads/{record_id}"
+    response = world.adapter.send(prepared("PUT", url, b'{"data":[{"Company":"Zylker"}]}'), stream=stream)
+    assert (len(given), response.json()["data"][0]["code"]) == (2, "RECORD_LOCKED")
