@@ -27,8 +27,8 @@ from crm_guard import (
 )
 
 MIB = 1024 * 1024
-SIZE = 16 * MIB
-TICK = 0.02
+SIZE = 8 * MIB
+TICK = 0.01
 LOCK = {
     "code": "RECORD_LOCKED",
     "details": {"id": "1", "action": "zia_vision_processing"},
@@ -173,7 +173,7 @@ class TestADiagnosis:
     def test_of_a_server_that_drips_ends_in_time_and_leaves_the_candidates(
         self, hostile, session, monkeypatch, way
     ):
-        monkeypatch.setattr(_diagnosis, "SECONDS", 0.15)
+        monkeypatch.setattr(_diagnosis, "SECONDS", 0.08)
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS[way]]
         error, seconds = refused(session, hostile.url + "/1", timeout=5)
         assert seconds < 1
@@ -183,7 +183,7 @@ class TestADiagnosis:
 
     @pytest.mark.parametrize("way", set(DRIPS) - {"nothing"})
     def test_that_is_late_drops_its_connection_and_ends_its_thread(self, hostile, session, monkeypatch, way):
-        monkeypatch.setattr(_diagnosis, "SECONDS", 0.15)
+        monkeypatch.setattr(_diagnosis, "SECONDS", 0.08)
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS[way]]
         refused(session, hostile.url + "/1", timeout=5)
         assert hostile.dropped.wait(5)
@@ -192,7 +192,7 @@ class TestADiagnosis:
             assert not thread.is_alive()
 
     def test_that_is_late_leaves_its_place_in_the_pool_to_the_next_call(self, hostile, monkeypatch):
-        monkeypatch.setattr(_diagnosis, "SECONDS", 0.15)
+        monkeypatch.setattr(_diagnosis, "SECONDS", 0.08)
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS["headers"], says({"data": [DONE]})]
         with requests.Session() as session:
             session.mount("http://", GuardAdapter(GuardSettings(), pool_maxsize=1, pool_block=True))
@@ -210,7 +210,7 @@ class TestADiagnosis:
         assert hostile.connections == 1
 
     def test_through_an_inner_adapter_is_not_begun_while_one_before_it_hangs(self, hostile, monkeypatch):
-        monkeypatch.setattr(_diagnosis, "SECONDS", 0.15)
+        monkeypatch.setattr(_diagnosis, "SECONDS", 0.08)
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS["headers"], says({"data": [UNAPPROVED]}, 400)]
         with requests.Session() as session, contextlib.closing(HTTPAdapter()) as inner:
             session.mount("http://", GuardAdapter(GuardSettings(), inner=inner))
@@ -329,7 +329,7 @@ class TestMemory:
         assert seconds < 2
         assert hostile.written < 16 * MIB  # what fits into the buffers of two sockets
 
-    @pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip", "deflate"])
+    @pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip"])
     @pytest.mark.parametrize("chunked", [False, True])
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize("refusals", [0, 1])
@@ -359,7 +359,7 @@ def zipped(data, encoding):
 
 
 class TestAStream:
-    @pytest.mark.parametrize("timeout", [0.2, (5, 0.2), Timeout(total=0.2), Timeout(read=0.2)], ids=str)
+    @pytest.mark.parametrize("timeout", [0.1, (5, 0.1), Timeout(total=0.1), Timeout(read=0.1)], ids=str)
     @pytest.mark.parametrize("headers", [LONG, CHUNKED], ids=["length", "chunked"])
     def test_that_drips_is_looked_into_no_longer_than_the_read_timeout(self, hostile, session, headers, timeout):
         body = json.dumps({"data": [LOCK]}).encode().ljust(1000)
@@ -383,9 +383,9 @@ LOCKED_BODY = json.dumps({"data": [LOCK]}).encode()
 
 def test_p4_a_call_takes_no_longer_than_its_sends_its_budget_and_the_diagnosis(hostile, session, monkeypatch):
     """The sentence in the README: the first send, `timeout`, a send that began within it, and the diagnosis."""
-    send, budget, diagnosis = 0.2, 0.3, 0.2
+    send, budget, diagnosis = 0.1, 0.3, 0.1
     monkeypatch.setattr(_diagnosis, "SECONDS", diagnosis)
-    session.guard.settings = GuardSettings(timeout=budget, wait_initial=0.05, wait_max=0.05, raise_on="never")
+    session.guard.settings = GuardSettings(timeout=budget, wait_initial=0.02, wait_max=0.02, raise_on="never")
 
     def slowly(script):
         def late(write):
@@ -395,7 +395,7 @@ def test_p4_a_call_takes_no_longer_than_its_sends_its_budget_and_the_diagnosis(h
         return late
 
     locked, unapproved = says({"data": [LOCK]}, 400), says({"data": [UNAPPROVED]}, 400)
-    hostile.scripts = [slowly(locked), slowly(locked), slowly(unapproved), DRIPS["headers"]]
+    hostile.scripts = [slowly(locked), slowly(unapproved), DRIPS["headers"]]
     response, seconds = timed(lambda: session.put(hostile.url + "/1", json=ROW, timeout=1))
     assert get_report(response).outcomes[0].code == "NOT_APPROVED"
     assert hostile.asked[-1].startswith("GET ")
