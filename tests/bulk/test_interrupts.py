@@ -48,11 +48,12 @@ class Interrupting:
         self.seen: list[Line] = []
 
     def begin(self) -> None:
-        """Trace from here on, the frames under way included."""
+        """Trace from here on, the frames of the guard that are under way included."""
         sys.settrace(self._call)
         frame = sys._getframe(1)
         while frame is not None:
-            frame.f_trace = self._call(frame, "call", None)
+            if line := self._call(frame, "call", None):
+                frame.f_trace = line
             frame = frame.f_back
 
     def _call(self, frame: Any, event: str, value: object) -> Any:
@@ -123,14 +124,14 @@ class Scene:
 
     def play(self, tracing: Interrupting) -> BaseException | None:
         """Make the call, traced from its first send or wait on; return what it raised."""
-        request = self.request()
+        request, before = self.request(), sys.gettrace()  # of a measurement of coverage, say
         self.begins_with(once(tracing.begin))
         try:
             self.world.adapter.send(request)
         except BaseException as exc:  # noqa: BLE001 (the test looks at it)
             return exc
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         return None
 
     def begins_with(self, begin: Callable[[int], None]) -> None:
