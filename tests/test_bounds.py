@@ -381,6 +381,21 @@ class TestAStream:
 LOCKED_BODY = json.dumps({"data": [LOCK]}).encode()
 
 
+def test_an_answer_that_breaks_while_it_is_made_usable_leaves_the_report(hostile, session):
+    session.guard.settings = GuardSettings(timeout=2, wait_initial=0.01, wait_max=0.01, raise_on="partial")
+    page = head(502, {"Content-Type": "text/html", "Content-Length": 100})
+    hostile.scripts = [says({"data": [LOCK]}, 400), lambda write: (write(page + b"Bad Gate"), breaks())]
+    request = session.prepare_request(requests.Request("PUT", hostile.url + "/1", json=ROW))
+    with pytest.raises(requests.exceptions.ChunkedEncodingError) as caught:
+        session.guard.send(request)
+    report = get_report(caught.value)
+    assert (report.reason, report.error.status, report.outcomes[0].uncertain) == (GiveUpReason.FOLLOW_UP, 502, True)
+
+
+def breaks():
+    raise ConnectionAbortedError
+
+
 def test_p4_a_call_takes_no_longer_than_its_sends_its_budget_and_the_diagnosis(hostile, session, monkeypatch):
     """The sentence in the README: the first send, `timeout`, a send that began within it, and the diagnosis."""
     send, budget, diagnosis = 0.1, 0.3, 0.1

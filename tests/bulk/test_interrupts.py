@@ -344,3 +344,28 @@ def test_an_inner_adapter_that_gives_one_response_twice_has_it_left_open(stream:
     url = f"{ORIGIN}/crm/v8/Leads/{record_id}"
     response = world.adapter.send(prepared("PUT", url, b'{"data":[{"Company":"Zylker"}]}'), stream=stream)
     assert (len(given), response.json()["data"][0]["code"]) == (2, "RECORD_LOCKED")
+
+
+@pytest.mark.parametrize("name", ["update", "delete", "mass_update"])
+def test_an_interrupt_in_the_first_send_tells_that_nothing_is_known(name: str) -> None:
+    world = guarded()
+    ids = add_leads(world.engine, [0, 0])
+
+    def interrupt(number: int) -> None:
+        raise KeyboardInterrupt
+
+    world.transport.after = interrupt
+    report = get_report(ended(world, CALLS[name].of(ids), KeyboardInterrupt))
+    assert [(found.record_id, found.uncertain, found.succeeded) for found in report.outcomes] == [
+        (record_id, True, False) for record_id in ids
+    ]
+    assert (report.attempts, report.reason) == (1, GiveUpReason.INTERRUPTED)
+    assert report.remaining_request() is None
+
+
+@pytest.mark.parametrize("path", ["Leads/555000000000000001", "Leads/555000000000000001/photo", "settings/modules"])
+def test_an_interrupted_read_has_nothing_to_tell(path: str) -> None:
+    world = guarded()
+    world.transport.after = once(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    report = get_report(ended(world, prepared("GET", f"{ORIGIN}/crm/v8/{path}"), KeyboardInterrupt))
+    assert (report.outcomes, report.blocked) == ((), ())
