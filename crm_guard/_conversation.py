@@ -115,6 +115,7 @@ class GuardedCall:
 
     def run_after_verdict(self) -> Response:
         """Wait until the records are said to be free or the budget is spent, and only then send."""
+        self._request.path_url  # noqa: B018 (one that lacks its credentials fails now, and not after the wait)
         self._early = True
         try:
             self._adapter.stops.watch(self._wake, self._token)

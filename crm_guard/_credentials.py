@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
 _CREDENTIAL: Final = re.compile(
-    "auth|token|secret|passw|passphrase|pwd|cookie|credential|session|signature|jwt|^sig$|key$", re.IGNORECASE
+    "auth|token|secret|passw|passphrase|passcode|pwd|cookie|credential|session|signature|jwt|hmac|bearer|csrf"
+    "|assertion|ticket$|key$|^(sig|sid|otp|pin)$",
+    re.IGNORECASE,
 )
 _HARMLESS: Final = frozenset({"page_token", "idempotency-key", "x-idempotency-key"})
 """`page_token` is CRM's own: it asks for the next page of a list."""
+_URLS: Final = frozenset({"referer", "location", "content-location"})
+"""Headers whose values are URLs."""
 _USER: Final = re.compile(r"\A((?:[^:/]+:)?//)[^/]*@")
 _PIECE: Final = re.compile(r"[^&;]*[&;]|[^&;]+")
 """A query parameter, with what separates it from the next."""
@@ -41,9 +45,10 @@ def bare_headers(headers: Mapping[Any, Any], keep: Collection[str] = ()) -> tupl
         keep: Names in lower case that stay.
 
     Returns:
-        The headers that stay, and the names of those that do not.
+        The headers that stay, URLs in them without credentials; and the names of those that do not.
     """
     texts = {_text(name): _text(value) for name, value in headers.items()}
+    texts = {name: bare_url(value)[0] if name.lower() in _URLS else value for name, value in texts.items()}
     left = [name for name in texts if is_credential(name) and name.lower() not in keep]
     return {name: value for name, value in texts.items() if name not in left}, left
 

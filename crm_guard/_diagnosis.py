@@ -68,10 +68,15 @@ def ask(
     except RuntimeError as exc:  # no thread can be had
         _log.debug(_UNKNOWN, exc)
         return {}, 0
-    if not inquiry.done.wait(SECONDS):
+    done = False
+    try:
+        done = inquiry.done.wait(SECONDS)
+    finally:  # after Ctrl-C, too
+        if not done:
+            astray[origin] = thread
+            cut()
+    if not done:
         _log.debug(_UNKNOWN, "out of time")
-        astray[origin] = thread
-        cut()
     return dict(inquiry.states), inquiry.sent
 
 

@@ -13,8 +13,12 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
+from urllib3.exceptions import EmptyPoolError
+
 if TYPE_CHECKING:
     from urllib3.connectionpool import ConnectionPool
+
+_LATE = "the diagnosis is late"
 
 
 class Tap:
@@ -37,14 +41,24 @@ class Tap:
         def taken(*args: Any, **options: Any) -> Any:
             connection = take(*args, **options)
             with self._mutex:
-                self._out, late = connection, self._late
-            if late:
-                connection.close()
-                message = "too late"
-                raise TimeoutError(message)  # urllib3 puts an empty place back into the pool
+                late = self._late
+                self._out = None if late else connection
+            if late:  # not to be closed: who had it before may be about to close its own answer
+                give(connection)
+                raise EmptyPoolError(pool, _LATE)  # after which urllib3 puts nothing back, and does not try again
+            connect = connection.connect
+
+            def connected() -> None:
+                connect()
+                if self._late:  # there was no socket to be cut
+                    raise TimeoutError(_LATE)
+
+            vars(connection)["connect"] = connected
             return connection
 
         def given(connection: Any) -> None:
+            if connection is not None:
+                vars(connection).pop("connect", None)
             with self._mutex:
                 self._out, late = None, self._late
             if late and connection is not None:

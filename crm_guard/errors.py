@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from crm_guard.report import GuardReport, RecordOutcome
 
 
-_URLS: Final = frozenset({"location", "content-location"})
+_LINKS: Final = frozenset({"link", "refresh"})
+"""Headers of an answer with URLs among other things."""
 
 
 class GiveUpReason(enum.StrEnum):
@@ -223,8 +224,6 @@ def _kept_response(response: Response | None) -> Response | None:
     kept.history = [_kept_response(earlier) for earlier in kept.history]  # type: ignore[misc]
     kept.url = bare_url(kept.url or "")[0]
     headers, _ = bare_headers(kept.headers)
-    kept.headers = CaseInsensitiveDict(
-        {name: bare_url(value)[0] if name.lower() in _URLS else value for name, value in headers.items()}
-    )
+    kept.headers = CaseInsensitiveDict({name: headers[name] for name in headers if name.lower() not in _LINKS})
     kept.cookies = RequestsCookieJar()
     return kept

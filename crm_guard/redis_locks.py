@@ -200,6 +200,7 @@ class RedisLink:
         self.channel = prefix + "news"
         self.process = uuid.uuid4().hex
         self.up = False
+        self._parting = False
         self.own = own
         self._lease = round(lease * 1000)
         self._failed: float | None = None
@@ -240,6 +241,10 @@ class RedisLink:
         """Give a slot back, and tell the others."""
         self._run("give", [origin], call, self.process, self.channel, origin, where="pace:")
 
+    def part(self) -> None:
+        """Take what fails from here on for the end that it is."""
+        self._parting = True
+
     def nudge(self) -> None:
         """Wake our own listener, which is asleep on the news."""
         self._try(lambda: self.client.publish(self.channel, "{}"))
@@ -248,6 +253,8 @@ class RedisLink:
         """Do without Redis from now on; warn, if that is news."""
         with self._mutex:
             self.up = False
+            if self._parting:  # it was us who cut the connection
+                return
             before, self._failed = self._failed, self.clock.now()
             if before is not None and self._failed - before < _OUTAGE:
                 return
@@ -282,6 +289,7 @@ class RedisLink:
 
     def close(self) -> None:
         """Do without Redis for good, and let the threads go."""
+        self.part()
         self.up = False
         self._crew.close()
 
@@ -451,6 +459,7 @@ class RedisLockRegistry(MemoryLockRegistry):
 
         Takes a second at most, whatever Redis does.
         """
+        self.link.part()
         self._stop.set()
         self.link.nudge()
         if self._listener is not None:

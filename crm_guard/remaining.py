@@ -35,10 +35,11 @@ class RemainingRequest(PreparedRequest):
     Send it with `session.send(request)`. It is the caller's own object: nothing else refers to it.
 
     What is kept of it, a pickle or :meth:`to_dict`, holds no credentials: no user and password of the URL, and no
-    header or query parameter that has in its name `auth`, `token`, `secret`, `passw`, `passphrase`, `pwd`,
-    `cookie`, `credential`, `session`, `signature` or `jwt`, or ends in `key`, or is called `sig`; but for
-    `Idempotency-Key`, and CRM's `page_token`. Hooks are left out, too; the body is kept as it is. Copies made with
-    the module `copy` lose nothing but hooks.
+    header or query parameter that has in its name `auth`, `token`, `secret`, `passw`, `passphrase`, `passcode`,
+    `pwd`, `cookie`, `credential`, `session`, `signature`, `jwt`, `hmac`, `bearer`, `csrf` or `assertion`, or ends
+    in `key` or `ticket`, or is called `sig`, `sid`, `otp` or `pin`; but for `Idempotency-Key`, and CRM's
+    `page_token`. Hooks are left out, too; the body is kept as it is. Copies made with the module `copy` lose
+    nothing but hooks.
 
     Whoever sends it adds back what is :attr:`missing`. Until then sending it raises a `ValueError` that names this,
     by whatever adapter it is to be sent, and nothing is sent.
@@ -87,6 +88,18 @@ class RemainingRequest(PreparedRequest):
         if missing != _NONE:
             raise ValueError(_wanted(missing))
         return super().path_url
+
+    def copy(self) -> Self:
+        """Return an independent copy."""
+        return self.of(self)
+
+    def prepare_auth(self, auth: Any, url: str = "") -> None:
+        """Add credentials as `requests` does; an `auth` that signs may read :attr:`path_url` meanwhile."""
+        withheld, self._withheld = self._withheld, _NONE
+        try:
+            super().prepare_auth(auth, url)
+        finally:
+            self._withheld = withheld
 
     def to_dict(self, *, keep: str | Iterable[str] = ()) -> dict[str, Any]:
         """Return the request as plain data that `json` can write, without credentials and hooks.
@@ -182,7 +195,7 @@ def own_copy(request: PreparedRequest) -> PreparedRequest:
 
 def _copied(request: PreparedRequest) -> PreparedRequest:
     """Copy a request with hooks of its own, which `PreparedRequest.copy` would share."""
-    copied = request.copy()
+    copied = PreparedRequest.copy(request)
     copied.hooks = {event: list(hooks) for event, hooks in request.hooks.items()}
     return copied
 

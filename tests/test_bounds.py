@@ -246,6 +246,7 @@ class TestADiagnosis:
             session.put(hostile.url + "/1", json=ROW)
         (found,) = get_report(caught.value).outcomes
         assert (found.code, found.succeeded, found.uncertain) == ("NOT_APPROVED", False, False)
+        assert hostile.dropped.wait(5)  # and its connection is cut
 
     def test_that_can_have_no_thread_leaves_the_candidates(self, hostile, session, monkeypatch):
         class NoThread(threading.Thread):

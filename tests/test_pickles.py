@@ -10,6 +10,7 @@ from celery.utils.serialization import get_pickleable_exception
 from requests.adapters import HTTPAdapter
 
 from crm_guard import (
+    GuardAdapter,
     GuardError,
     GuardReport,
     NotApprovedError,
@@ -17,6 +18,7 @@ from crm_guard import (
     RemainingRequest,
     get_report,
 )
+from crm_guard._clock import Wake
 
 URL = "https://www.zohoapis.com/crm/v8/Leads"
 SECRET = "s3cret"
@@ -26,6 +28,8 @@ HEADERS = ["Authorization", "AUTHORIZATION", "X-API-KEY", "apikey", "Ocp-Apim-Su
 HEADERS += ["X-Auth-Token", "X-Amz-Security-Token", "X-Client-Secret", "X-Password", "X-Signature", "X-Session-Id"]
 THE_SENDERS = ["Proxy-Authorization", "Cookie", "cookie"]
 PARAMS = ["access_token", "token", "authtoken", "auth_token", "apikey", "api_key", "key", "sig", "client_secret"]
+HEADERS += ["X-Hmac", "X-CSRF", "X-Passcode", "X-Bearer", "X-Zoho-Ticket", "PIN"]
+PARAMS += ["hmac", "otp", "sid", "assertion", "bearer", "ticket"]
 PARAMS += ["refresh_token", "zapikey", "password", "passwd", "ACCESS_TOKEN", "access%5Ftoken", "%61ccess_token"]
 KEPT = {"orgId": "1", "X-CRM-ORG": "2", "X-EXTERNAL": "Leads.Email", "Idempotency-Key": "4", "X-Request-Id": "5"}
 LOCKED = {
@@ -100,6 +104,10 @@ class TestNoCredentialsTravel:
         there = travelled(error)
         assert there.request.url == there.response.url == f"{URL}?{WORKS}"
         assert there.remaining_request().missing == ("access_token",)
+
+    def test_in_the_url_of_a_referer(self, canned):
+        error = refused(canned, headers={"Referer": f"https://u:{SECRET}@crm.example/?token={SECRET}&a=1"})
+        assert travelled(error.remaining_request()).headers["Referer"] == "https://crm.example/?a=1"
 
     def test_in_the_user_of_the_url(self, canned):
         error = refused(canned, "https://s3cretjane:s3cret%40word@www.zohoapis.com/crm/v8/Leads")
@@ -283,6 +291,36 @@ class TestTheReceiver:
     def test_reads_data_that_was_kept_before_names_were(self):
         todo = RemainingRequest.from_dict({"method": "PUT", "url": URL, "headers": {}, "body": "{}"})
         assert (todo.missing, todo.body, todo.path_url) == ((), b"{}", "/crm/v8/Leads")
+
+    def test_may_have_it_signed(self, task):
+        def sign(request):
+            request.headers["Authorization"] = f"Signature of {request.path_url}"
+            return request
+
+        arrived = pickle.loads(pickle.dumps(task.remaining_request()))  # noqa: S301
+        arrived.prepare_auth(sign)
+        assert arrived.missing == ("access_token",)
+        assert arrived.headers["Authorization"].endswith("?wf=1")
+
+    def test_and_its_copies_are_told_alike(self, task):
+        arrived = pickle.loads(pickle.dumps(task.remaining_request())).copy()  # noqa: S301
+        assert arrived.missing == ("Authorization", "access_token")
+        with pytest.raises(ValueError, match="Authorization"):
+            requests.Session().send(arrived)
+
+    def test_is_told_before_any_wait(self, task, clock):
+        session = requests.Session()
+        guard = GuardAdapter(clock=clock)
+        session.mount("http", guard)
+        arrived = pickle.loads(pickle.dumps(task.remaining_request()))  # noqa: S301
+        (record_id,) = task.record_ids
+        key = f"{'/'.join(arrived.url.split('/', 3)[:3])}|{record_id}"
+        other = guard.locks.waiter(clock=clock, wake=Wake(), interrupted=lambda: False)
+        other.verdict(locked=[key], free=())
+        with pytest.raises(ValueError, match="Authorization"):
+            session.send(arrived)
+        assert clock.waits == []
+        other.leave()
 
     def test_may_read_where_it_goes_before_it_has_the_token(self, task):
         assert "/crm/v8/Leads/" in travelled(task.remaining_request()).url

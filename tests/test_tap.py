@@ -4,6 +4,7 @@ import socket
 
 import pytest
 from urllib3 import HTTPConnectionPool
+from urllib3.exceptions import EmptyPoolError
 
 from crm_guard._tap import Tap
 
@@ -14,6 +15,9 @@ class Wired:
     def __init__(self):
         self.sock, self.far = socket.socketpair()
         self.closed = False
+
+    def connect(self):
+        self.connected = True
 
     def close(self):
         self.closed = True
@@ -74,9 +78,23 @@ def test_it_lets_nothing_out_once_it_is_too_late(wired, pool, monkeypatch):
     view = tap.over(pool)
     monkeypatch.setattr("urllib3.connectionpool.is_connection_dropped", lambda _: False)
     tap.cut()
-    with pytest.raises(TimeoutError):
+    with pytest.raises(EmptyPoolError):
         view._get_conn()
-    assert wired.closed
+    assert not wired.closed  # whoever had it before may still be about to close its own answer
+    assert pool.pool.queue == [wired]
+
+
+def test_it_ends_what_connects_when_it_is_too_late(wired, pool, monkeypatch):
+    tap = Tap()
+    view = tap.over(pool)
+    monkeypatch.setattr("urllib3.connectionpool.is_connection_dropped", lambda _: False)
+    connection = view._get_conn()
+    connection.connect()
+    tap.cut()
+    with pytest.raises(TimeoutError):
+        connection.connect()
+    view._put_conn(connection)
+    connection.connect()  # back, it is as it was
 
 
 def test_a_pool_of_another_make_is_used_as_it_is():

@@ -639,6 +639,12 @@ class BabbledConnection(socketserver.BaseRequestHandler):
                 self.request.sendall(self.server.says)
 
 
+def test_closing_is_no_outage(make, caplog):
+    for _ in range(20):
+        make().close()
+    assert warnings(caplog) == []
+
+
 def test_a_server_that_is_no_redis_is_done_without(crm, call, together):
     crm.lock(KEY, seconds=0.15)
 
