@@ -376,7 +376,8 @@ class TestAStream:
         headers = {**LONG, "Content-Length": len(LOCKED_BODY)}
         hostile.scripts = [drips(head(400, headers) + LOCKED_BODY[:-5], LOCKED_BODY[-5:])]
         session.guard.settings = GuardSettings(timeout=0)
-        refused(session, hostile.url + "/1", RecordLockedError, stream=True)
+        error, _ = refused(session, hostile.url + "/1", RecordLockedError, stream=True)
+        assert error.response.content == LOCKED_BODY
 
 
 LOCKED_BODY = json.dumps({"data": [LOCK]}).encode()

@@ -331,13 +331,18 @@ def interrupt_at(wanted: int) -> Any:
     return interrupt
 
 
-def test_an_error_of_the_refreshing_function_is_no_send():
+@pytest.mark.parametrize("resends", [0, 1])
+def test_an_error_of_the_refreshing_function_is_no_send(resends):
+    left = [resends]
+
     def refresh(request: requests.PreparedRequest) -> None:
-        message = "no token"
-        raise LookupError(message)
+        left[0] -= 1
+        if left[0] < 0:
+            message = "no token"
+            raise LookupError(message)
 
     world = guarded(adapter={"refresh": refresh})
-    ids = add_leads(world.engine, [0, 1])
+    ids = add_leads(world.engine, [0, 2])
     with pytest.raises(GuardError) as caught:
         world.send(CALLS["update"].of(ids))
     assert isinstance(caught.value.__cause__, LookupError)
@@ -345,7 +350,8 @@ def test_an_error_of_the_refreshing_function_is_no_send():
         (True, False),
         (False, False),
     ]
-    assert caught.value.report.attempts == len(world.engine.calls) == 1
+    assert caught.value.report.attempts == len(world.engine.calls) == 1 + resends
+    assert ids[1] in str(caught.value.remaining_request().body)
 
 
 def test_a_record_that_is_gone_after_its_lock_is_final():

@@ -327,7 +327,8 @@ def test_a_report_that_cannot_be_made_does_not_swallow_the_interrupt() -> None:
         raise KeyboardInterrupt
 
     world.transport.after = interrupt
-    ended(world, CALLS["update"].of([record_id]), KeyboardInterrupt)
+    raised = ended(world, CALLS["update"].of([record_id]), KeyboardInterrupt)
+    assert get_report(raised).outcomes == ()
 
 
 @pytest.mark.parametrize("stream", [False, True])
