@@ -9,8 +9,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crm_guard._clock import stop_waiting
     from crm_guard.adapter import GuardAdapter
+    from crm_guard.clock import stop_waiting
     from crm_guard.errors import GiveUpReason, GuardError, NotApprovedError, RecordLockedError, SettingsError
     from crm_guard.events import EventKind, GuardEvent, GuardHook
     from crm_guard.inspection import get_report
@@ -49,7 +49,7 @@ __all__ = [
 
 # A name is imported when it is first asked for: a program that meets no lock never loads what handles locks.
 _NAMES = {
-    "_clock": ["stop_waiting"],
+    "clock": ["stop_waiting"],
     "adapter": ["GuardAdapter"],
     "errors": ["GiveUpReason", "GuardError", "NotApprovedError", "RecordLockedError", "SettingsError"],
     "events": ["EventKind", "GuardEvent", "GuardHook"],
@@ -71,7 +71,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of ours
         if name not in _MODULES:
             message = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(message)
-        from crm_guard._imports import first_import  # noqa: PLC0415 (importing the package alone imports no module)
+        from crm_guard._base.imports import first_import  # noqa: PLC0415 (importing the package alone imports no module)
 
         with first_import:
             value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -14,17 +14,17 @@ import msgspec
 from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
 
-from crm_guard import _wire
-from crm_guard._address import tail_finder
-from crm_guard._clock import Clock, Stops, SystemClock
-from crm_guard._fork import remember, remembered, renew_connections
-from crm_guard._glance import READ_METHODS, marked
-from crm_guard._imports import first_import
-from crm_guard._options import check_options, split_positional
-from crm_guard._retries import unsafe_repeats, warning_about
-from crm_guard._scopes import ScopeMemory
-from crm_guard._waiting import LockLengths
-from crm_guard.locks import LockRegistry, MemoryLockRegistry, Unshared
+from crm_guard._base.imports import first_import
+from crm_guard._protocol.address import tail_finder
+from crm_guard._protocol.inspection import READ_METHODS, marked
+from crm_guard._transport import wire as _wire
+from crm_guard._transport.fork import remember, remembered, renew_connections
+from crm_guard._transport.lock_lengths import LockLengths
+from crm_guard._transport.options import check_options, split_positional
+from crm_guard._transport.retries import unsafe_repeats, warning_about
+from crm_guard._transport.scopes import ScopeMemory
+from crm_guard.clock import Clock, Stops, SystemClock
+from crm_guard.locks.memory import LockRegistry, MemoryLockRegistry, Unshared
 from crm_guard.settings import GuardSettings, Source, load_settings
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from requests.adapters import BaseAdapter
     from urllib3 import Retry
 
-    from crm_guard._conversation import GuardedCall
-    from crm_guard._options import AdapterOptions, OwnOptions
-    from crm_guard._tap import Tap
+    from crm_guard._transport.guarded_call import GuardedCall
+    from crm_guard._transport.options import AdapterOptions, OwnOptions
+    from crm_guard._transport.tap import Tap
     from crm_guard.events import GuardHook
 
 _CLIENT_ERROR: Final = 400
@@ -305,7 +305,7 @@ class GuardAdapter(HTTPAdapter):
 
     def _call(self, request: PreparedRequest, start: int, token: object, options: Mapping[str, Any]) -> GuardedCall:
         with first_import:
-            from crm_guard._conversation import GuardedCall  # noqa: PLC0415 (programs that meet no lock do without)
+            from crm_guard._transport.guarded_call import GuardedCall  # noqa: PLC0415 (programs that meet no lock do without)
 
         if _outdated(self.locks):
             self._begin_greenlets()
@@ -351,7 +351,7 @@ def _make_registry(settings: GuardSettings, clock: Clock | None) -> LockRegistry
     if settings.lock_registry == "memory":
         return MemoryLockRegistry(wake_at_once=pace) if clock else _process_registry(pace)
     with first_import:  # an optional dependency
-        from crm_guard.redis_locks import RedisLockRegistry, shared_registry  # noqa: PLC0415
+        from crm_guard.locks.redis import RedisLockRegistry, shared_registry  # noqa: PLC0415
 
     url, longest = settings.lock_registry, settings.wait_max
     if clock is None:

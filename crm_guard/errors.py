@@ -28,7 +28,7 @@ from requests.exceptions import HTTPError
 from requests.hooks import default_hooks
 from requests.structures import CaseInsensitiveDict
 
-from crm_guard._credentials import bare_headers, bare_url
+from crm_guard._base.credentials import bare_headers, bare_url
 from crm_guard.remaining import RemainingRequest
 
 if TYPE_CHECKING:

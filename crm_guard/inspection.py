@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 from requests import PreparedRequest, Response
 from requests.exceptions import RequestException
 
-from crm_guard._address import tail_finder, version_before
-from crm_guard._answer import read_answer
-from crm_guard._batch import read_call
-from crm_guard._glance import READ_METHODS
-from crm_guard._judgement import Judge, error_in, outcomes_in
-from crm_guard._wire import plain_body, seconds_to_wait
+from crm_guard._protocol.address import tail_finder, version_before
+from crm_guard._protocol.answer import read_answer
+from crm_guard._protocol.inspection import READ_METHODS
+from crm_guard._protocol.judging import Judge, error_in, outcomes_in
+from crm_guard._protocol.request_records import read_call
+from crm_guard._transport.wire import plain_body, seconds_to_wait
 from crm_guard.report import GuardReport, attached_report
 from crm_guard.settings import GuardSettings
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack, cast
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 
-from crm_guard._options import check_options
+from crm_guard._transport.options import check_options
 from crm_guard.adapter import GuardAdapter, warn, warn_of_multiplied_sends
 from crm_guard.settings import GuardSettings, load_settings
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
-    from crm_guard._options import AdapterOptions
+    from crm_guard._transport.options import AdapterOptions
     from crm_guard.settings import Source
 
 _DOMAINS: Final = ("com", "eu", "in", "com.au", "jp", "ca", "sa", "com.cn", "uk", "ae", "sg")

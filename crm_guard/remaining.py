@@ -11,7 +11,7 @@ from requests.cookies import RequestsCookieJar
 from requests.hooks import default_hooks
 from requests.structures import CaseInsensitiveDict
 
-from crm_guard._credentials import bare_headers, bare_url, named, parameters
+from crm_guard._base.credentials import bare_headers, bare_url, named, parameters
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Unpack
 import msgspec
 from msgspec import Meta
 
-from crm_guard._imports import first_import
-from crm_guard._registry_url import MAY_BE_URL, check_url, masked_url
+from crm_guard._base.imports import first_import
+from crm_guard._base.registry_url import MAY_BE_URL, check_url, masked_url
 from crm_guard.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from crm_guard._options import SettingsOptions
+    from crm_guard._transport.options import SettingsOptions
 
 ENV_PREFIX = "CRM_GUARD_"
 """What the environment variable of a setting begins with: `timeout` is `CRM_GUARD_TIMEOUT`."""

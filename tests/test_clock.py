@@ -5,8 +5,8 @@ import signal
 import threading
 import time
 
-from crm_guard import _clock
-from crm_guard._clock import Stops, SystemClock, Wake, stop_waiting
+from crm_guard import clock as _clock
+from crm_guard.clock import Stops, SystemClock, Wake, stop_waiting
 
 
 class TestTheSystemClock:

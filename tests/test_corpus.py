@@ -7,10 +7,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from crm_guard._batch import read_call, resolve
-from crm_guard._endpoints import Resend
-from crm_guard._envelope import read_envelope
-from crm_guard._glance import MARK
+from crm_guard._protocol.endpoints import Resend
+from crm_guard._protocol.envelope import read_envelope
+from crm_guard._protocol.inspection import MARK
+from crm_guard._protocol.request_records import read_call, resolve
 from crm_guard.remediation import candidates
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.json"))

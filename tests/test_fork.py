@@ -269,7 +269,7 @@ def test_guards_of_a_child_share_what_they_shared_and_nothing_is_started(url):
 
 
 @FORKS
-@pytest.mark.parametrize("module", ["crm_guard._conversation", "backoff", "inspect"])
+@pytest.mark.parametrize("module", ["crm_guard._transport.guarded_call", "backoff", "inspect"])
 def test_an_import_that_is_under_way_does_not_hang_the_child(url, module):
     found = run(
         """
@@ -308,9 +308,9 @@ class TestInThisProcess:
 
     @pytest.fixture
     def module(self):
-        from crm_guard import _fork
+        from crm_guard._transport import fork
 
-        return _fork
+        return fork
 
     def idle(self, made):
         """Return the idle connections of an adapter, and the mutex of their pool."""

@@ -16,7 +16,8 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 from urllib3.exceptions import ProtocolError
 
-from crm_guard import GuardAdapter, GuardSettings, _wire, get_report
+from crm_guard import GuardAdapter, GuardSettings, get_report
+from crm_guard._transport import wire as _wire
 
 OK = {"data": [{"code": "SUCCESS", "details": {"id": "1"}, "message": "", "status": "success"}]}
 LOCK = {

@@ -18,7 +18,7 @@ from crm_guard import (
     RemainingRequest,
     get_report,
 )
-from crm_guard._clock import Wake
+from crm_guard.clock import Wake
 
 URL = "https://www.zohoapis.com/crm/v8/Leads"
 SECRET = "s3cret"

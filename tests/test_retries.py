@@ -8,7 +8,7 @@ from urllib3 import HTTPResponse, Retry
 from urllib3.exceptions import HTTPError, ProtocolError, ProxyError, ReadTimeoutError, SSLError
 
 from crm_guard import GuardAdapter, GuardSettings
-from crm_guard._retries import unsafe_repeats, warning_about
+from crm_guard._transport.retries import unsafe_repeats, warning_about
 
 ONLY_WHAT_NEVER_LEFT = Retry(connect=3, read=False, other=0, respect_retry_after_header=False)
 AND_429 = Retry(

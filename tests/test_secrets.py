@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 redis = pytest.importorskip("redis")
-redis_locks = pytest.importorskip("crm_guard.redis_locks")
+redis_locks = pytest.importorskip("crm_guard.locks.redis")
 
 HERE = "127.0.0.1:1"
 BEGINNING, END = "Zq7", "x9K"  # of every password: no part of one may be told
@@ -422,7 +422,7 @@ class TestWhatRedisCouldNotUseIsRefusedAtOnce:
         redis.ConnectionPool.from_url(url).make_connection()
 
     def test_each_option_that_is_allowed_works(self) -> None:
-        from crm_guard._registry_url import OPTIONS
+        from crm_guard._base.registry_url import OPTIONS
 
         values = {"a whole number": "771", "2 or 3": "3", "utf-8": "UTF8", "true or false": "no", "a text": "x"}
         values |= {"a number of seconds": "0.25", "none, optional or required": "optional"}

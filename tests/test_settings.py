@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_guard._registry_url import masked_url
+from crm_guard._base.registry_url import masked_url
 from crm_guard.errors import SettingsError
 from crm_guard.settings import ENV_PREFIX, GuardSettings, load_settings, origins
 

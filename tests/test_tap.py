@@ -6,7 +6,7 @@ import pytest
 from urllib3 import HTTPConnectionPool
 from urllib3.exceptions import EmptyPoolError
 
-from crm_guard._tap import Tap
+from crm_guard._transport.tap import Tap
 
 
 class Wired:

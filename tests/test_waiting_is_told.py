@@ -15,7 +15,7 @@ from crm_guard import (
     RecordLockedError,
     get_report,
 )
-from crm_guard._clock import Wake
+from crm_guard.clock import Wake
 from crm_guard.locks import MemoryLockRegistry
 from crm_guard.simulator import Simulator
 

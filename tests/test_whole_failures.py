@@ -9,8 +9,8 @@ import requests
 import responses
 
 from crm_guard import ApprovalCase, GuardAdapter, GuardSettings, NotApprovedError, get_report
-from crm_guard._address import tail_of
-from crm_guard._batch import read_call
+from crm_guard._protocol.address import tail_of
+from crm_guard._protocol.request_records import read_call
 from crm_guard.simulator import FaultKind
 
 ORIGIN = "https://www.zohoapis.com/crm/v8/"

@@ -18,7 +18,8 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse, Timeout
 from urllib3.exceptions import MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 
-from crm_guard import GuardAdapter, GuardSettings, RecordLockedError, _wire
+from crm_guard import GuardAdapter, GuardSettings, RecordLockedError
+from crm_guard._transport import wire as _wire
 
 LIMIT = 2000
 LOCK = {

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
-from crm_guard._address import tail_of, version_before
-from crm_guard._answer import Answer, read_answer
-from crm_guard._batch import read_call
-from crm_guard._envelope import Envelope, read_envelope
-from crm_guard._judgement import Judge, error_in, outcomes_in
+from crm_guard._protocol.address import tail_of, version_before
+from crm_guard._protocol.answer import Answer, read_answer
+from crm_guard._protocol.envelope import Envelope, read_envelope
+from crm_guard._protocol.judging import Judge, error_in, outcomes_in
+from crm_guard._protocol.request_records import read_call
 from crm_guard.cli.outcomes import as_json, full_line, listed
 from crm_guard.cli.terminal import CommandError, harmless, make_console, signs, write_json
 from crm_guard.remediation import harmless_state

@@ -2,7 +2,7 @@
 """Waiting and sharing, simulated without sleeping: `python tests/benchmarks/waits.py` (about ten seconds).
 
 First table: one caller alone, policies against lock lengths. Second: many callers over the rules of
-`crm_guard.locks.LockTable`, in virtual time, against the same callers without sharing.
+`crm_guard.locks.memory.LockTable`, in virtual time, against the same callers without sharing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import itertools
 import random
 import statistics
 
-from crm_guard._waiting import LockLengths
-from crm_guard.locks import LockTable
+from crm_guard._transport.lock_lengths import LockLengths
+from crm_guard.locks.memory import LockTable
 
 ROUNDS = 4000
 LENGTHS = {

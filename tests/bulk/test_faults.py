@@ -20,7 +20,7 @@ from crm_guard import (
     NotApprovedError,
     get_report,
 )
-from crm_guard._exchange import Exchange
+from crm_guard._protocol.exchange import Exchange
 from crm_guard.simulator import FaultKind, Simulator
 
 from .world import ALL_CALLS, CALLS, ORIGIN, Guarded, add_leads, guarded, ids_of, items_of, prepared

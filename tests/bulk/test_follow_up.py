@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from crm_guard import GiveUpReason, GuardError, RecordLockedError, get_report
-from crm_guard._clock import Wake
+from crm_guard.clock import Wake
 from crm_guard.locks import MemoryLockRegistry
 from crm_guard.simulator import FaultKind
 

@@ -13,7 +13,7 @@ import pytest
 
 import crm_guard
 from crm_guard import EventKind, GiveUpReason, get_report
-from crm_guard._clock import Wake
+from crm_guard.clock import Wake
 from crm_guard.locks import MemoryLockRegistry
 from tests.bulk.world import CALLS, ORIGIN, Guarded, add_leads, guarded, prepared
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from requests import PreparedRequest
 
 PACKAGE = Path(crm_guard.__file__).parent
-OUTSIDE = (str(PACKAGE / "simulator"), str(PACKAGE / "_diagnosis.py"))
+OUTSIDE = (str(PACKAGE / "simulator"), str(PACKAGE / "_transport" / "diagnosis.py"))
 FINALIZERS = ("_forget", "_Again.", "_Rewound.")
 """What runs when an object goes: Python prints what is raised there, and raises it nowhere."""
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crm_guard import _batch, _spans
-from crm_guard._batch import lay, match, match_named, read_call, records, repointed
-from crm_guard._envelope import Item, read_envelope
+from crm_guard._protocol import json_spans as _spans
+from crm_guard._protocol import request_records as _batch
+from crm_guard._protocol.envelope import Item, read_envelope
+from crm_guard._protocol.request_records import lay, match, match_named, read_call, records, repointed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

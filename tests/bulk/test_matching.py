@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from crm_guard import GiveUpReason, get_report
-from crm_guard._batch import read_call, repointed
-from crm_guard._envelope import read_envelope
+from crm_guard._protocol.envelope import read_envelope
+from crm_guard._protocol.request_records import read_call, repointed
 
 from .world import ALL_CALLS, CALLS, ORIGIN, Guarded, add_leads, guarded, ids_of, items_of, prepared
 

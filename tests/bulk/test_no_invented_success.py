@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crm_guard import CallError, GiveUpReason, get_report
-from crm_guard._address import tail_of
-from crm_guard._answer import read_answer
-from crm_guard._batch import read_call
+from crm_guard._protocol.address import tail_of
+from crm_guard._protocol.answer import read_answer
+from crm_guard._protocol.request_records import read_call
 from crm_guard.simulator import FaultKind
 
 from .test_faults import SINGLE

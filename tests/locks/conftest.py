@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 import pytest
 import redis
 
-from crm_guard._clock import SystemClock
+from crm_guard.clock import SystemClock
 from crm_guard.locks import MemoryLockRegistry
-from crm_guard.redis_locks import RedisLockRegistry
+from crm_guard.locks.redis import RedisLockRegistry
 
 QUICK = {"lease": 0.3, "poll": 0.1, "retry_after": 0.2}
 

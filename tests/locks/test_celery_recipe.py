@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crm_guard._clock import SystemClock
+from crm_guard.clock import SystemClock
 from crm_guard.simulator import Simulator
 
 README = Path(__file__).parent.parent.parent / "README.md"

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from crm_guard._clock import SystemClock
+from crm_guard.clock import SystemClock
 
 KEY = "https://crm|1"
 KEYS = [f"https://crm|{number}" for number in range(10)]

@@ -27,8 +27,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crm_guard import GuardAdapter, GuardSettings
-from crm_guard._clock import SystemClock
-from crm_guard.redis_locks import RedisLockRegistry, shared_registry
+from crm_guard.clock import SystemClock
+from crm_guard.locks.redis import RedisLockRegistry, shared_registry
 from crm_guard.simulator import Simulator
 
 KEY, OTHER = "o|1", "o|2"
@@ -552,7 +552,7 @@ def test_a_process_ends_though_redis_drips(proxy):
     """Neither the threads that hang nor the listener keep it."""
     program = """
         import sys, threading
-        from crm_guard.redis_locks import RedisLockRegistry
+        from crm_guard.locks.redis import RedisLockRegistry
 
         registry = RedisLockRegistry(sys.argv[1], socket_timeout=0.5)
         assert registry.link.up
@@ -693,7 +693,7 @@ def test_a_claim_whose_answer_makes_no_sense_is_granted(make, waiter_of, soon):
 
 @pytest.fixture
 def crew():
-    from crm_guard._crew import Crew
+    from crm_guard.locks.crew import Crew
 
     with closing(Crew(2)) as crew:
         yield crew
@@ -701,7 +701,7 @@ def crew():
 
 def test_what_is_not_begun_in_time_is_never_begun(crew, eventually):
     """Full of what hangs, it is no failure of the one who waits; and nothing is done behind its back later."""
-    from crm_guard._crew import NoTurn
+    from crm_guard.locks.crew import NoTurn
 
     go_on, done = threading.Event(), []
     for _ in range(2):

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from crm_guard._waiting import LockLengths, next_wait
+from crm_guard._transport.lock_lengths import LockLengths, next_wait
 
 
 def test_without_enough_lengths_the_plain_wait_stays():

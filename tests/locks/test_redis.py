@@ -16,8 +16,8 @@ import redis
 import requests
 
 from crm_guard import GuardAdapter, GuardSettings
-from crm_guard._clock import SystemClock
-from crm_guard.redis_locks import RedisLockRegistry
+from crm_guard.clock import SystemClock
+from crm_guard.locks.redis import RedisLockRegistry
 
 KEY = "o|1"
 QUICK = {"lease": 0.3, "poll": 0.1, "retry_after": 0.1}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crm_guard.locks import Holder, LockTable
+from crm_guard.locks.memory import Holder, LockTable
 
 A, B, C, D = "o|A", "o|B", "o|C", "o|D"
 

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from crm_guard._clock import SystemClock
+from crm_guard.clock import SystemClock
 from crm_guard.locks import MemoryLockRegistry, Unshared
 
 KEY = "o|1"

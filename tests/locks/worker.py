@@ -7,8 +7,8 @@ import sys
 import threading
 from multiprocessing.connection import Client
 
-from crm_guard._clock import SystemClock
-from crm_guard.redis_locks import RedisLockRegistry
+from crm_guard.clock import SystemClock
+from crm_guard.locks.redis import RedisLockRegistry
 
 KEY = "o|1"
 

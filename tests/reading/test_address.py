@@ -3,7 +3,7 @@
 import pytest
 
 from crm_guard import GuardAdapter, GuardSettings, RecordLockedError, get_report
-from crm_guard._address import tail_finder, tail_of, version_before
+from crm_guard._protocol.address import tail_finder, tail_of, version_before
 from crm_guard.settings import DEFAULT_PATH_PATTERN
 
 ORIGIN = "https://www.zohoapis.com"

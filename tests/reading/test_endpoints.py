@@ -3,7 +3,7 @@
 import pytest
 
 from crm_guard import GuardSettings, RecordLockedError, get_report
-from crm_guard._endpoints import OTHER_READ, OTHER_WRITE, IdsIn, Resend, locate
+from crm_guard._protocol.endpoints import OTHER_READ, OTHER_WRITE, IdsIn, Resend, locate
 from crm_guard.remediation import Family
 
 LOCK = {

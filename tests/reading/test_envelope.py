@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from crm_guard._envelope import identifier, read_envelope
+from crm_guard._protocol.envelope import identifier, read_envelope
 
 ACTIONS = ("zia_vision_processing",)
 DETAILS = {"id": "111112000000075003", "action": "zia_vision_processing"}

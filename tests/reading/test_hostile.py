@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crm_guard import GuardError, get_report
-from crm_guard._glance import MARK
+from crm_guard._protocol.inspection import MARK
 
 URL = "https://www.zohoapis.com/crm/v8/Leads"
 LOCK = {

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crm_guard._batch import Part, read_call, resolve
-from crm_guard._envelope import read_envelope
+from crm_guard._protocol.envelope import read_envelope
+from crm_guard._protocol.request_records import Part, read_call, resolve
 
 BASE = "https://www.zohoapis.com/crm/v8/"
 

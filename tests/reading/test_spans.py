@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crm_guard._spans import elements, members, pick, splice
+from crm_guard._protocol.json_spans import elements, members, pick, splice
 
 BLANKS = st.text(alphabet=" \t\n\r", max_size=3)
 VALUES = st.recursive(

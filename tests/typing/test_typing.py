@@ -13,7 +13,7 @@ from requests.adapters import HTTPAdapter
 
 import crm_guard
 from crm_guard import GuardAdapter, GuardSettings
-from crm_guard._options import OwnOptions, SettingsOptions, StockOptions
+from crm_guard._transport.options import OwnOptions, SettingsOptions, StockOptions
 
 pytest.importorskip("mypy", reason="needs mypy: pip install mypy types-requests")
 

@@ -14,8 +14,8 @@ from crm_guard.report import shown_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from crm_guard._batch import Call
-    from crm_guard._exchange import Exchange
+    from crm_guard._protocol.exchange import Exchange
+    from crm_guard._protocol.request_records import Call
     from crm_guard.events import GuardHook
     from crm_guard.report import CallError, GuardReport, RecordOutcome
 

@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from crm_guard._approval import Diagnosis, choose
-from crm_guard._batch import Call, lay, pointed, records
-from crm_guard._envelope import LOCKED, UNAPPROVED, Envelope, Item
+from crm_guard._protocol.approval import Diagnosis, choose
+from crm_guard._protocol.envelope import LOCKED, UNAPPROVED, Envelope, Item
+from crm_guard._protocol.request_records import Call, lay, pointed, records
 from crm_guard.errors import GiveUpReason
 from crm_guard.remediation import (
     Family,
@@ -22,8 +22,8 @@ from crm_guard.report import CallError, RecordOutcome
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from crm_guard._answer import Answer
-    from crm_guard._exchange import Exchange
+    from crm_guard._protocol.answer import Answer
+    from crm_guard._protocol.exchange import Exchange
 
 _CLIENT_ERROR = 400
 _SERVER_ERROR = 500

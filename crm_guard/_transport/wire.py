@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from requests import PreparedRequest, Response
     from requests.adapters import HTTPAdapter
 
-    from crm_guard._approval import Probe
+    from crm_guard._protocol.approval import Probe
 
 _FRAMING: Final = ("Content-Encoding", "Transfer-Encoding", "Content-Length")
 _PIECE: Final = 64 * 1024

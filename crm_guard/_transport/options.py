@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
-from crm_guard._registry_url import MAY_BE_URL
+from crm_guard._base.registry_url import MAY_BE_URL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from requests.adapters import BaseAdapter
     from urllib3 import Retry
 
-    from crm_guard._clock import Clock
+    from crm_guard.clock import Clock
     from crm_guard.events import GuardHook
-    from crm_guard.locks import LockRegistry
+    from crm_guard.locks.memory import LockRegistry
 
 
 class StockOptions(TypedDict, total=False):

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from crm_guard._clock import Clock, Wake
+    from crm_guard.clock import Clock, Wake
 
 _STRAY_DELAYS = 3.0
 _STRAY_SHARE = 3.0

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
-from crm_guard._envelope import Envelope, read_envelope, tells_success
+from crm_guard._protocol.envelope import Envelope, read_envelope, tells_success
 from crm_guard.remediation import Family, harmless_state
 from crm_guard.report import CallError
 
 if TYPE_CHECKING:
-    from crm_guard._batch import Call
+    from crm_guard._protocol.request_records import Call
 
 R = TypeVar("R")
 _MOST_SECONDS: Final = 86_400.0  # CRM's limits are per day at most

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crm_guard._answer import Answer
-    from crm_guard._envelope import Envelope, Item
+    from crm_guard._protocol.answer import Answer
+    from crm_guard._protocol.envelope import Envelope, Item
 
 _ACCEPTED: Final = 202
 _WHOLE: Final = frozenset({200, 201, 202})

@@ -18,16 +18,16 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from crm_guard._batch import Call, Part, lay, match, match_named, records, repointed
-from crm_guard._endpoints import Resend
-from crm_guard._precedents import Precedents
+from crm_guard._protocol.endpoints import Resend
+from crm_guard._protocol.precedents import Precedents
+from crm_guard._protocol.request_records import Call, Part, lay, match, match_named, records, repointed
 from crm_guard.errors import GiveUpReason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from crm_guard._answer import Answer
-    from crm_guard._envelope import Item
+    from crm_guard._protocol.answer import Answer
+    from crm_guard._protocol.envelope import Item
     from crm_guard.report import CallError
     from crm_guard.settings import GuardSettings
 

@@ -15,17 +15,17 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from crm_guard import _wire
-from crm_guard._approval import read_states, refused_scope
-from crm_guard._clock import Wake
+from crm_guard._protocol.approval import read_states, refused_scope
+from crm_guard._transport import wire as _wire
+from crm_guard.clock import Wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from requests import Response
 
-    from crm_guard._approval import Probe
-    from crm_guard._scopes import ScopeMemory
+    from crm_guard._protocol.approval import Probe
+    from crm_guard._transport.scopes import ScopeMemory
 
 SECONDS: Final = 5.0
 """What a diagnosis may take in all, from the first byte sent to the last one read."""

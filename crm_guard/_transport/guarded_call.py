@@ -1,4 +1,4 @@
-"""One guarded call, from its first refusal to its result: the loop around the pure :mod:`crm_guard._exchange`."""
+"""One guarded call, from its first refusal to its result: the loop around the pure exchange."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
-from crm_guard import _wire
-from crm_guard._address import version_before
-from crm_guard._answer import Answer, read_answer
-from crm_guard._approval import build_probes
-from crm_guard._batch import read_call
-from crm_guard._clock import Wake
-from crm_guard._diagnosis import ask
-from crm_guard._envelope import LOCKED
-from crm_guard._exchange import Exchange, Wait, credits_left
-from crm_guard._judgement import (
+from crm_guard._protocol.address import version_before
+from crm_guard._protocol.answer import Answer, read_answer
+from crm_guard._protocol.approval import build_probes
+from crm_guard._protocol.envelope import LOCKED
+from crm_guard._protocol.exchange import Exchange, Wait, credits_left
+from crm_guard._protocol.judging import (
     Judge,
     early_outcomes,
     error_in,
@@ -26,12 +22,16 @@ from crm_guard._judgement import (
     unanswered_outcomes,
     unapproved,
 )
-from crm_guard._merge import Merged, merge, with_hint, write_body
-from crm_guard._tap import Tap
-from crm_guard._telling import Teller, shown_path
+from crm_guard._protocol.merge import Merged, merge, with_hint, write_body
+from crm_guard._protocol.request_records import read_call
+from crm_guard._transport import wire as _wire
+from crm_guard._transport.diagnosis import ask
+from crm_guard._transport.tap import Tap
+from crm_guard._transport.telling import Teller, shown_path
+from crm_guard.clock import Wake
 from crm_guard.errors import GiveUpReason, GuardError
 from crm_guard.events import EventKind
-from crm_guard.locks import Unshared, unannounced
+from crm_guard.locks.memory import Unshared, unannounced
 from crm_guard.remaining import RemainingRequest
 from crm_guard.remediation import Family
 from crm_guard.report import CallError, GuardReport, attach_report
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
     from requests import PreparedRequest, Response
 
-    from crm_guard._envelope import Item
+    from crm_guard._protocol.envelope import Item
     from crm_guard.adapter import GuardAdapter
-    from crm_guard.locks import LockRegistry, Waiter
+    from crm_guard.locks.memory import LockRegistry, Waiter
     from crm_guard.report import RecordOutcome
 
 _CLIENT_ERROR: Final = 400

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from crm_guard._glance import READ_METHODS
+from crm_guard._protocol.inspection import READ_METHODS
 from crm_guard.remediation import Family
 
 

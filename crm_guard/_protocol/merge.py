@@ -10,14 +10,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from crm_guard._envelope import LOCKED, Envelope, Item
-from crm_guard._precedents import Kind, kind_of
-from crm_guard._spans import members, splice
+from crm_guard._protocol.envelope import LOCKED, Envelope, Item
+from crm_guard._protocol.json_spans import members, splice
+from crm_guard._protocol.precedents import Kind, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from crm_guard._exchange import Exchange
+    from crm_guard._protocol.exchange import Exchange
 
 _OK: Final = 200
 _COUNTERS: Final = ("success_count", "locked_count")

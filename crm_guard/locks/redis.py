@@ -1,6 +1,6 @@
 """The lock registry over Redis: what one process learns about a lock, every process and host knows.
 
-Each process keeps its own :class:`~crm_guard.locks.LockTable`, and its calls share through that alone. Only who
+Each process keeps its own :class:`LockTable`, and its calls share through that alone. Only who
 holds a record's probe is settled in Redis: a call that would become its prober first *claims* the record for its
 process. If another process has it, the record's holder is :attr:`RedisLockRegistry.remote`, and the local rules do
 the rest. So Redis sees a few commands per process and probe, never one per waiting thread, and when it is away
@@ -55,17 +55,17 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
-from crm_guard._clock import Clock, SystemClock
-from crm_guard._crew import Crew, NoTurn
-from crm_guard._imports import first_import
+from crm_guard._base.imports import first_import
+from crm_guard.clock import Clock, SystemClock
 from crm_guard.errors import SettingsError
-from crm_guard.locks import Call, Holder, MemoryLockRegistry, SharedWaiter, Waiter, unannounced
+from crm_guard.locks.crew import Crew, NoTurn
+from crm_guard.locks.memory import Call, Holder, MemoryLockRegistry, SharedWaiter, Waiter, unannounced
 from crm_guard.settings import GuardSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from crm_guard._clock import Wake
+    from crm_guard.clock import Wake
 
 _log = logging.getLogger("crm_guard.locks")
 _OUTAGE = 60.0
@@ -366,7 +366,7 @@ class RedisLockRegistry(MemoryLockRegistry):
         retry_after: Seconds between attempts to reach a Redis that failed.
         socket_timeout: Seconds that any command may take in all, connecting included (up to ten round trips).
         clock: The clock of the callers.
-        options: `max_records` and `patience`, see :class:`~crm_guard.locks.MemoryLockRegistry`.
+        options: `max_records` and `patience`, see :class:`~crm_guard.locks.memory.MemoryLockRegistry`.
 
     Raises:
         ImportError: `redis` is not installed.

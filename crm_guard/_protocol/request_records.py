@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import unquote_plus
 
-from crm_guard._address import tail_of
-from crm_guard._endpoints import Endpoint, IdsIn, Route, locate
-from crm_guard._envelope import Envelope, Item, identifier
-from crm_guard._spans import Span, elements, members, pick, splice
+from crm_guard._protocol.address import tail_of
+from crm_guard._protocol.endpoints import Endpoint, IdsIn, Route, locate
+from crm_guard._protocol.envelope import Envelope, Item, identifier
+from crm_guard._protocol.json_spans import Span, elements, members, pick, splice
 
 _QUERY_IDS: Final = re.compile(r"[?&]ids=([^&#]*)")
 _COMMA: Final = re.compile(r",|%2C", re.IGNORECASE)
