@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crm_guard.adapter import GuardAdapter
     from crm_guard.clock import stop_waiting
-    from crm_guard.errors import GiveUpReason, GuardError, NotApprovedError, RecordLockedError, SettingsError
+    from crm_guard.errors import GiveUpReason, GuardError, NotApprovedError, RecordLockedError
     from crm_guard.events import EventKind, GuardEvent, GuardHook
     from crm_guard.inspection import get_report
     from crm_guard.mounting import CRM_PREFIXES, install, mount_guard, uninstall
     from crm_guard.remaining import RemainingRequest
     from crm_guard.remediation import ApprovalCase
     from crm_guard.report import CallError, GuardReport, RecordOutcome
-    from crm_guard.settings import GuardSettings, load_settings
+    from crm_guard.settings import GuardSettings, SettingsError, load_settings
 
 __version__ = "0.1.0"
 
@@ -51,14 +51,14 @@ __all__ = [
 _NAMES = {
     "clock": ["stop_waiting"],
     "adapter": ["GuardAdapter"],
-    "errors": ["GiveUpReason", "GuardError", "NotApprovedError", "RecordLockedError", "SettingsError"],
+    "errors": ["GiveUpReason", "GuardError", "NotApprovedError", "RecordLockedError"],
     "events": ["EventKind", "GuardEvent", "GuardHook"],
     "inspection": ["get_report"],
     "mounting": ["CRM_PREFIXES", "install", "mount_guard", "uninstall"],
     "remaining": ["RemainingRequest"],
     "remediation": ["ApprovalCase"],
     "report": ["CallError", "GuardReport", "RecordOutcome"],
-    "settings": ["GuardSettings", "load_settings"],
+    "settings": ["GuardSettings", "SettingsError", "load_settings"],
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

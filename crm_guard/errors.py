@@ -30,6 +30,7 @@ from requests.structures import CaseInsensitiveDict
 
 from crm_guard._base.credentials import bare_headers, bare_url
 from crm_guard.remaining import RemainingRequest
+from crm_guard.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from crm_guard.remediation import ApprovalCase
     from crm_guard.report import GuardReport, RecordOutcome
 
+
+__all__ = ["GiveUpReason", "GuardError", "NotApprovedError", "RecordLockedError", "SettingsError"]
 
 _LINKS: Final = frozenset({"link", "refresh"})
 """Headers of an answer with URLs among other things."""
@@ -63,10 +66,6 @@ class GiveUpReason(enum.StrEnum):
     """`stop_waiting()` ended the wait."""
     INTERRUPTED = "interrupted"
     """A `KeyboardInterrupt`, `SystemExit` or the like ended the call: it carries the report."""
-
-
-class SettingsError(ValueError):
-    """A setting is unknown or has a value that is not allowed. The text names field, value, origin and choice."""
 
 
 class GuardError(HTTPError):

@@ -16,19 +16,17 @@ from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict, Unpack
 
 import msgspec
 from msgspec import Meta
 
 from crm_guard._base.imports import first_import
 from crm_guard._base.registry_url import MAY_BE_URL, check_url, masked_url
-from crm_guard.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from crm_guard._transport.options import SettingsOptions
 
 ENV_PREFIX = "CRM_GUARD_"
 """What the environment variable of a setting begins with: `timeout` is `CRM_GUARD_TIMEOUT`."""
@@ -67,6 +65,31 @@ _Registry = Annotated[
 _Pattern = Annotated[
     str, Meta(min_length=1, description='a regular expression; "/" for every path, an empty one is refused')
 ]
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or has a value that is not allowed. The text names field, value, origin and choice."""
+
+
+class SettingsOptions(TypedDict, total=False):
+    """The fields of `GuardSettings`, each of which may be left out. A test keeps the two alike."""
+
+    attempts: int
+    timeout: float
+    wait_initial: float
+    wait_max: float
+    wait_exp_base: float
+    wait_jitter: float
+    retry_actions: tuple[str, ...]
+    raise_on: Literal["failure", "partial", "never"]
+    hints_in_body: bool
+    diagnose: bool
+    share_locks: bool
+    lock_registry: str
+    wake_at_once: int
+    min_credits: int
+    max_inspect_bytes: int
+    path_pattern: str
 
 
 class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,9 +6,10 @@ to be.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from crm_guard._base.registry_url import MAY_BE_URL
+from crm_guard.settings import SettingsOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -43,27 +44,6 @@ class OwnOptions(TypedDict, total=False):
 
 class AdapterOptions(StockOptions, OwnOptions, total=False):
     """Every keyword argument of `GuardAdapter` but its settings."""
-
-
-class SettingsOptions(TypedDict, total=False):
-    """The fields of `GuardSettings`, each of which may be left out. A test keeps the two alike."""
-
-    attempts: int
-    timeout: float
-    wait_initial: float
-    wait_max: float
-    wait_exp_base: float
-    wait_jitter: float
-    retry_actions: tuple[str, ...]
-    raise_on: Literal["failure", "partial", "never"]
-    hints_in_body: bool
-    diagnose: bool
-    share_locks: bool
-    lock_registry: str
-    wake_at_once: int
-    min_credits: int
-    max_inspect_bytes: int
-    path_pattern: str
 
 
 _NAMES: Final = ("settings", *sorted(AdapterOptions.__optional_keys__))

@@ -57,10 +57,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from crm_guard._base.imports import first_import
 from crm_guard.clock import Clock, SystemClock
-from crm_guard.errors import SettingsError
 from crm_guard.locks.crew import Crew, NoTurn
 from crm_guard.locks.memory import Call, Holder, MemoryLockRegistry, SharedWaiter, Waiter, unannounced
-from crm_guard.settings import GuardSettings
+from crm_guard.settings import GuardSettings, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
