@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crm_guard.adapter import GuardAdapter
-    from crm_guard.clock import stop_waiting
-    from crm_guard.errors import GiveUpReason, GuardError, NotApprovedError, RecordLockedError
+    from crm_guard.clock import Clock, stop_waiting
     from crm_guard.events import EventKind, GuardEvent, GuardHook
-    from crm_guard.inspection import get_report
     from crm_guard.mounting import CRM_PREFIXES, install, mount_guard, uninstall
+    from crm_guard.outcomes import CallError, GiveUpReason, RecordOutcome
     from crm_guard.remaining import RemainingRequest
     from crm_guard.remediation import ApprovalCase
-    from crm_guard.report import CallError, GuardReport, RecordOutcome
+    from crm_guard.report import GuardError, GuardReport, NotApprovedError, RecordLockedError, get_report
     from crm_guard.settings import GuardSettings, SettingsError, load_settings
 
 __version__ = "0.1.0"
@@ -26,6 +25,7 @@ __all__ = [
     "CRM_PREFIXES",
     "ApprovalCase",
     "CallError",
+    "Clock",
     "EventKind",
     "GiveUpReason",
     "GuardAdapter",
@@ -49,15 +49,14 @@ __all__ = [
 
 # A name is imported when it is first asked for: a program that meets no lock never loads what handles locks.
 _NAMES = {
-    "clock": ["stop_waiting"],
+    "clock": ["Clock", "stop_waiting"],
     "adapter": ["GuardAdapter"],
-    "errors": ["GiveUpReason", "GuardError", "NotApprovedError", "RecordLockedError"],
     "events": ["EventKind", "GuardEvent", "GuardHook"],
-    "inspection": ["get_report"],
     "mounting": ["CRM_PREFIXES", "install", "mount_guard", "uninstall"],
     "remaining": ["RemainingRequest"],
     "remediation": ["ApprovalCase"],
-    "report": ["CallError", "GuardReport", "RecordOutcome"],
+    "outcomes": ["CallError", "GiveUpReason", "RecordOutcome"],
+    "report": ["GuardError", "GuardReport", "NotApprovedError", "RecordLockedError", "get_report"],
     "settings": ["GuardSettings", "SettingsError", "load_settings"],
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}

@@ -8,7 +8,8 @@ import os
 import threading
 import warnings
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Self, TypeGuard, Unpack, cast, overload
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeGuard, Unpack, cast, overload
 
 import msgspec
 from requests import PreparedRequest
@@ -16,15 +17,14 @@ from requests.adapters import HTTPAdapter
 
 from crm_guard._base.imports import first_import
 from crm_guard._protocol.address import tail_finder
-from crm_guard._protocol.inspection import READ_METHODS, marked
-from crm_guard._transport import wire as _wire
+from crm_guard._protocol.inspection import marked
+from crm_guard._transport.bodies import inspectable_body
+from crm_guard._transport.context import Channel, Context
 from crm_guard._transport.fork import remember, remembered, renew_connections
-from crm_guard._transport.lock_lengths import LockLengths
 from crm_guard._transport.options import check_options, split_positional
 from crm_guard._transport.retries import unsafe_repeats, warning_about
-from crm_guard._transport.scopes import ScopeMemory
-from crm_guard.clock import Clock, Stops, SystemClock
-from crm_guard.locks.memory import LockRegistry, MemoryLockRegistry, Unshared
+from crm_guard.clock import SystemClock
+from crm_guard.locks import LockRegistry, MemoryLockRegistry, Unshared
 from crm_guard.settings import GuardSettings, Source, load_settings
 
 if TYPE_CHECKING:
@@ -34,17 +34,13 @@ if TYPE_CHECKING:
     from requests.adapters import BaseAdapter
     from urllib3 import Retry
 
-    from crm_guard._transport.guarded_call import GuardedCall
+    from crm_guard._transport.driver import Driver
     from crm_guard._transport.options import AdapterOptions, OwnOptions
     from crm_guard._transport.tap import Tap
+    from crm_guard.clock import Clock
     from crm_guard.events import GuardHook
 
-_CLIENT_ERROR: Final = 400
-_CHALLENGES: Final = frozenset({401, 407})
-"""Where a hook authenticates (NTLM), it needs the very connection that such an answer came by."""
 _CALL: Final = "GuardAdapter("
-_SHARED: Final = ("stops", "scopes", "astray", "lengths")
-"""What guards over different inner adapters share, and a forked process makes anew."""
 _NESTED: Final = "a guard sends through another guard: waits and sends would multiply, so the inner one only sends"
 _PATCHED: Final = (
     "gevent patched this process after the guard's lock registry had begun its threads, so that from here on locks "
@@ -81,16 +77,8 @@ class GuardAdapter(HTTPAdapter):
         TypeError: An argument is unknown, or is a setting.
     """
 
-    __attrs__: Final = [  # type: ignore[misc] # what a pickle carries: HTTPAdapter's own convention
-        *HTTPAdapter.__attrs__,
-        "settings",
-        "hooks",
-        "refresh",
-        "inner",
-        "_clock",
-        "_given_registry",
-        "_owns_inner",
-    ]
+    __attrs__: Final = [*HTTPAdapter.__attrs__, "inner", "_given", "_owns_inner"]  # type: ignore[misc]
+    """What a pickle carries: HTTPAdapter's own convention."""
 
     @overload
     def __init__(self, settings: GuardSettings | Source = None, **options: Unpack[AdapterOptions]) -> None: ...
@@ -121,12 +109,9 @@ class GuardAdapter(HTTPAdapter):
     ) -> None:
         settings, stock = split_positional(positional, settings)
         check_options({"lock_registry": lock_registry}, _CALL)
-        self.settings = settings if isinstance(settings, GuardSettings) else load_settings(settings)
-        self.hooks = tuple(hooks)
-        self.refresh = refresh
+        policy = settings if isinstance(settings, GuardSettings) else load_settings(settings)
         self.inner = inner
-        self._clock = clock
-        self._given_registry = lock_registry
+        self._given = _Given(policy, tuple(hooks), refresh, clock, lock_registry)
         self._owns_inner = False
         try:
             super().__init__(*stock, **http_adapter_kwargs)
@@ -136,32 +121,33 @@ class GuardAdapter(HTTPAdapter):
         warn_of_multiplied_sends(self, inner)
         if isinstance(inner, GuardAdapter):
             warn(_NESTED)
-        self._assemble()
+        self._assemble(self._given.context())
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[misc] # types-requests leaves it out
-        self._assemble()
+        self._assemble(self._given.context())
 
-    def _assemble(self) -> None:
-        """Make what cannot be pickled or shared."""
-        self.clock: Clock = self._clock or SystemClock()
-        self.locks: LockRegistry = self._registry()
-        self.tail_of = tail_finder(self.settings.path_pattern)
+    def _assemble(self, context: Context) -> None:
+        """Set what cannot be pickled."""
+        self.context = context
+        self.tail_of = tail_finder(context.settings.path_pattern)
         self._warned = False
-        self._begin()
         remember(self, self.inner)
 
-    def _begin(self) -> None:
-        """Make what the threads of one process share: `_SHARED` names it. A lock registry sees to itself."""
-        self.stops = Stops()
-        self.scopes = ScopeMemory()
-        self.astray: dict[str, threading.Thread] = {}  # diagnoses that did not come back, by origin
-        self.lengths = LockLengths() if self._clock else _process_lengths()
+    @property
+    def settings(self) -> GuardSettings:
+        """The policy."""
+        return self.context.settings
 
-    def _registry(self) -> LockRegistry:
-        if self._given_registry is not None:  # an empty registry is false
-            return self._given_registry
-        return _make_registry(self.settings, self._clock)
+    @property
+    def hooks(self) -> tuple[GuardHook, ...]:
+        """Called with each `GuardEvent`."""
+        return self.context.hooks
+
+    @property
+    def locks(self) -> LockRegistry:
+        """Where calls share what they know of a lock."""
+        return self.context.locks
 
     def send(
         self,
@@ -182,34 +168,37 @@ class GuardAdapter(HTTPAdapter):
         """
         if not isinstance(request, PreparedRequest):
             raise TypeError(_FOREIGN.format(kind=f"{type(request).__module__}.{type(request).__qualname__}"))
-        start = self.tail_of(request.url or "")
-        if start < 0 or (_passage.get().open and self._tell_of_nesting()):
+        tail = self.tail_of(request.url or "")
+        if tail < 0 or (_passage.get().open and self._warn_of_nesting()):
             return self.transmit(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
         options = {"stream": stream, "timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
-        token = self.stops.token
-        call: GuardedCall | None = None
+        context = self.context
+        token = context.stops.token
+        driver: Driver | None = None
         response: Response | None = None
         try:
-            if self.locks:
-                call = self._call(request, start, token, options)
-                if call.known_locked():
-                    return call.run_after_verdict()
-                call = None
+            if context.locks:
+                driver = self._driver(request, tail, token, options)
+                if driver.known_locked():
+                    return driver.lead()
+                driver = None
             response = self.transmit(request, **options)
-            body = self.readable(request, response, **options)
+            body = inspectable_body(
+                request, response, context.settings.max_inspect_bytes, stream=stream, timeout=timeout
+            )
             if body is None or not marked(body):
                 return response
-            call = self._call(request, start, token, options)
-            call.take(response, body)
-            response = body = None  # what it has taken in, it lets go
-            return call.run()
+            driver = self._driver(request, tail, token, options)
+            driver.take(response, body)
+            response = body = None  # the driver drops what it has taken over when it is superseded
+            return driver.lead()
         except Exception:  # complete: what broke off an exchange has its report already
             raise
         except BaseException as exc:  # Ctrl-C, or `sys.exit()` in a hook: at any line above, and inside of it
-            sent = call is None or response is not None
+            sent = driver is None or response is not None
             with contextlib.suppress(Exception):
-                call = call or self._call(request, start, token, options)
-                call.interrupted(exc, response, sent=sent)
+                driver = driver or self._driver(request, tail, token, options)
+                driver.interrupted(exc, response, sent=sent)
             raise
 
     def guards(self, url: str) -> bool:
@@ -228,19 +217,12 @@ class GuardAdapter(HTTPAdapter):
         Each call returns or raises what it has; one that waits before its first send, as its records are known to
         be locked, is sent once. Calls that begin later wait again. Safe inside a signal handler and in any thread.
         """
-        self.stops.stop()
+        self.context.stops.stop()
 
-    def renew(self, like: GuardAdapter | None = None) -> None:
-        """Begin anew in a forked process: its parent's connections, and what its threads held, are not its own.
-
-        Args:
-            like: A guard that has begun already, and shares all with this one but `inner`: see :meth:`around`.
-        """
+    def renew(self, context: Context) -> None:
+        """Start over in a forked process: with no connection of its parent, and a `context` of its own."""
         renew_connections(self)
-        if like is None:
-            self._begin()
-        else:
-            vars(self).update({name: getattr(like, name) for name in _SHARED})
+        self.context = context
 
     def around(self, inner: BaseAdapter, *, owned: bool = False) -> Self:
         """Return a guard that sends through `inner`, and shares everything else with this one.
@@ -250,16 +232,9 @@ class GuardAdapter(HTTPAdapter):
             owned: Whether closing that guard closes `inner`, too.
         """
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__, inner=inner, _owns_inner=owned)
-        remember(twin, inner)
-        return twin
-
-    def tapped(self, tap: Tap) -> Self:
-        """Return a guard that sends as this one does, and whose own connections `tap` watches."""
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        choose = self.get_connection_with_tls_context
-        vars(twin)["get_connection_with_tls_context"] = lambda *args, **given: tap.over(choose(*args, **given))
+        HTTPAdapter.__init__(twin)
+        twin.inner, twin._owns_inner, twin._given = inner, owned, self._given
+        twin._assemble(self.context)
         return twin
 
     @property
@@ -269,19 +244,14 @@ class GuardAdapter(HTTPAdapter):
             return self.inner.repeats
         return bool(unsafe_repeats(getattr(self.inner or self, "max_retries", None)))
 
-    def transmit(
-        self,
-        request: PreparedRequest,
-        *,
-        stream: bool,
-        timeout: Any,
-        verify: bool | str,
-        cert: Any,
-        proxies: Mapping[str, str] | None,
-    ) -> Response:
-        """Send once, without looking at the answer."""
-        send = super().send if self.inner is None else self._send_through
-        return send(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
+    def transmit(self, request: PreparedRequest, **options: Any) -> Response:
+        """Send once, without looking at the answer.
+
+        Args:
+            request: The request.
+            **options: The keyword arguments of `HTTPAdapter.send`.
+        """
+        return super().send(request, **options) if self.inner is None else self._send_through(request, **options)
 
     def _send_through(self, request: PreparedRequest, **options: Any) -> Response:
         """Send through the inner adapter."""
@@ -303,44 +273,56 @@ class GuardAdapter(HTTPAdapter):
         response.connection = self  # digest auth sends its second try through this
         return response
 
-    def _call(self, request: PreparedRequest, start: int, token: object, options: Mapping[str, Any]) -> GuardedCall:
+    def _tapped(self, tap: Tap) -> Callable[..., Response]:
+        """Return a :meth:`transmit` whose own connections `tap` watches."""
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        choose = self.get_connection_with_tls_context
+        vars(twin)["get_connection_with_tls_context"] = lambda *args, **given: tap.over(choose(*args, **given))
+        return twin.transmit
+
+    def _driver(self, request: PreparedRequest, tail: int, token: object, options: Mapping[str, Any]) -> Driver:
         with first_import:
-            from crm_guard._transport.guarded_call import GuardedCall  # noqa: PLC0415 (programs that meet no lock do without)
+            from crm_guard._transport.driver import Driver  # noqa: PLC0415 (programs that meet no lock do without)
 
-        if _outdated(self.locks):
-            self._begin_greenlets()
-        return GuardedCall(self, request, options, start, token)
+        if _outdated(self.context.locks):
+            self._share_among_greenlets()
+        channel = Channel(self.transmit, self._tapped, self.build_response, self.repeats)
+        return Driver(self.context, channel, request, options, tail, token)
 
-    def readable(
-        self, request: PreparedRequest, response: Response, *, stream: bool, timeout: Any, **_: Any
-    ) -> bytes | None:
-        """Return the body if items may be in it; read nothing that is no JSON, or belongs to a successful read."""
-        status = response.status_code
-        if status < _CLIENT_ERROR and request.method in READ_METHODS:
-            return None
-        kind = response.headers.get("Content-Type")
-        if kind and "json" not in kind.lower():
-            return None
-        hooks = request.hooks.get("response")  # these look at the answer before the session reads it
-        if hooks and status in _CHALLENGES:
-            return None
-        within = _wire.read_timeout(timeout) if stream else None
-        return _wire.bounded_body(response, self.settings.max_inspect_bytes, unread=stream or hooks, within=within)
-
-    def _begin_greenlets(self) -> None:
-        """Go on with a lock registry that greenlets can wait for: gevent has patched `threading` since."""
-        if type(self.locks) is not MemoryLockRegistry:  # it has threads, which are no greenlets
-            self.locks = _make_registry(msgspec.structs.replace(self.settings, lock_registry="memory"), self._clock)
+    def _share_among_greenlets(self) -> None:
+        """Replace a lock registry that greenlets cannot wait for: gevent patched `threading` after it was made."""
+        context = self.context
+        if type(context.locks) is not MemoryLockRegistry:  # it has threads, which are not greenlets
+            policy = msgspec.structs.replace(context.settings, lock_registry="memory")
+            self.context = context = replace(context, locks=_make_registry(policy, self._given.clock))
             warn(_PATCHED)
-        if _outdated(self.locks):
-            self.locks.reset()
+        if _outdated(context.locks):
+            context.locks.reset()
 
-    def _tell_of_nesting(self) -> bool:
+    def _warn_of_nesting(self) -> bool:
         """Warn, once, that another guard is sending through this one, unknown to it. Return True."""
         if not self._warned:
             self._warned = True
             warn(_NESTED)
         return True
+
+
+class _Given(NamedTuple):
+    """The arguments of a guard, as far as they travel in a pickle."""
+
+    settings: GuardSettings
+    hooks: tuple[GuardHook, ...]
+    refresh: Callable[[PreparedRequest], object] | None
+    clock: Clock | None
+    lock_registry: LockRegistry | None
+
+    def context(self) -> Context:
+        """Return a new context."""
+        locks = self.lock_registry
+        if locks is None:  # an empty registry is false
+            locks = _make_registry(self.settings, self.clock)
+        return Context(self.settings, self.hooks, self.refresh, self.clock or SystemClock(), locks)
 
 
 def _make_registry(settings: GuardSettings, clock: Clock | None) -> LockRegistry:
@@ -365,25 +347,21 @@ def _outdated(locks: LockRegistry) -> TypeGuard[MemoryLockRegistry]:
 
 
 @functools.cache
-def _process_lengths() -> LockLengths:
-    """Return what all adapters of the process have seen of lock lengths."""
-    return LockLengths()
-
-
-@functools.cache
 def _process_registry(wake_at_once: int) -> MemoryLockRegistry:
     """Return the registry that all adapters of the process share: many programs use one session per thread."""
     return MemoryLockRegistry(wake_at_once=wake_at_once)
 
 
 def _renew_all() -> None:
-    """Have every guard of a forked process begin anew, and all that a guard sends through."""
-    _process_lengths.cache_clear()  # a mutex that was held at the fork stays held in the child
-    first: dict[Stops, GuardAdapter] = {}
+    """Have every guard of a forked process start over, and all that a guard sends through."""
+    renewed: dict[int, Context] = {}
+    before = []  # kept, so that no identity is used twice
     for adapter in remembered():
         if isinstance(adapter, GuardAdapter):
-            known = first.setdefault(adapter.stops, adapter)
-            adapter.renew(None if known is adapter else known)
+            before.append(adapter.context)
+            if id(adapter.context) not in renewed:
+                renewed[id(adapter.context)] = adapter.context.renewed()
+            adapter.renew(renewed[id(adapter.context)])
         else:
             renew_connections(adapter)
 

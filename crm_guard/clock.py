@@ -1,7 +1,8 @@
-"""Time, and waits that can be cut short.
+"""Clocks, and waits that can be interrupted.
 
-Everything that waits takes a :class:`Clock`, so tests move time by hand, and sleeps on a :class:`Wake`, which
-:class:`Stops` can set. Instants are seconds on a monotonic scale of no particular origin.
+Everything that waits takes a :class:`Clock`, so that tests can control time, and sleeps on a :class:`Wake`, which
+:class:`Stops` can set. Instants are `float` seconds on a monotonic scale with an arbitrary origin; timeouts are
+`float` seconds.
 """
 
 from __future__ import annotations
@@ -16,43 +17,50 @@ _SLICE = 0.25
 
 
 def _signal_slice() -> float:
-    """Return the seconds after which a sleeping thread should look up: the main one is to hear of signals.
+    """Return the longest time to sleep without interruption, in seconds: short in the main thread, for signals.
 
-    Python runs signal handlers in the main thread, between two instructions. One that arrives in the microsecond
-    before that thread falls asleep would be handled only when the sleep ends.
+    Python runs signal handlers in the main thread, between two instructions. The handler of a signal that arrives
+    just before that thread falls asleep would run only when the sleep ends.
     """
     return _SLICE if threading.current_thread() is threading.main_thread() else threading.TIMEOUT_MAX
 
 
 class Wake:
-    """An event that may be set inside a signal handler. Thread-safe, for one waiting thread.
+    """An event that can be set in a signal handler.
 
-    `threading.Event.set` takes a lock, which the interrupted thread may hold; `queue.SimpleQueue.put` is documented
-    as reentrant.
+    Thread-safe: any thread may set it; one thread waits for it and clears it. :meth:`set` is reentrant and never
+    blocks. `threading.Event.set` is neither: it acquires a lock, which the interrupted thread may hold.
     """
 
     def __init__(self) -> None:
         self._set: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def is_set(self) -> bool:
-        """Return whether it is set."""
+        """Return whether the event is set."""
         return not self._set.empty()
 
     def set(self) -> None:
-        """Set it. Never blocks."""
-        if self._set.empty():  # two at once may both put: one too many does no harm
+        """Set the event, and wake the waiting thread. Reentrant; never blocks."""
+        if self._set.empty():  # two threads may both put: an extra item is harmless
             self._set.put(None)
 
     def clear(self) -> None:
-        """Unset it."""
+        """Reset the event. Only for the thread that waits for it."""
         while not self._set.empty():
             try:
                 self._set.get_nowait()
-            except queue.Empty:  # pragma: no cover (only where two threads clear it at once)
+            except queue.Empty:  # pragma: no cover (only if two threads clear it at once)
                 return
 
     def wait(self, timeout: float) -> bool:
-        """Block until it is set or `timeout` seconds have passed; return whether it is set."""
+        """Block until the event is set or the timeout expires; the event stays set.
+
+        Args:
+            timeout: Seconds, 0 or more.
+
+        Returns:
+            Whether the event is set.
+        """
         end = time.monotonic() + timeout
         while not self._taken(min(max(end - time.monotonic(), 0.0), _signal_slice())):
             if time.monotonic() >= end:
@@ -69,34 +77,43 @@ class Wake:
 
 
 class Clock(Protocol):
-    """What the guard needs of time. Implementations are thread-safe."""
+    """The source of time of a guard, its `clock=` argument. Implementations must be thread-safe."""
 
     def now(self) -> float:
-        """Return the current instant, in seconds on a monotonic scale."""
+        """Return the current instant, in seconds. It never decreases; its origin is arbitrary."""
         ...
 
     def wait(self, event: Wake, timeout: float) -> bool:
-        """Block until `event` is set or `timeout` seconds have passed; return whether it is set."""
+        """Block until `event` is set or the timeout expires.
+
+        Args:
+            event: Set by another thread or a signal handler.
+            timeout: Seconds by this clock. May be 0 or less, which does not block.
+
+        Returns:
+            Whether `event` is set.
+        """
         ...
 
 
 class SystemClock:
-    """The real clock: `time.monotonic`, and real waits. Thread-safe, without state."""
+    """The default clock: `time.monotonic`, and real waits. Thread-safe, stateless."""
 
     def now(self) -> float:
-        """Return `time.monotonic()`: steps of the wall clock do not reach it."""
+        """Return `time.monotonic()`, which changes of the system time do not affect."""
         return time.monotonic()
 
     def wait(self, event: Wake, timeout: float) -> bool:
-        """Block until `event` is set or `timeout` seconds have passed; return whether it is set."""
+        """Block until `event` is set or `timeout` seconds have passed; return whether `event` is set."""
         return event.wait(timeout)
 
 
 class Stops:
-    """Ends every wait under way, and only those: whoever waits later is not affected.
+    """Ends all waits of calls that began before :meth:`stop`; later calls are not affected.
 
-    A call remembers the current :attr:`token` when it begins, and has :meth:`watch` wake it. Every method may run
-    inside a signal handler, also one that interrupts another of them: no lock is taken. Thread-safe.
+    A call remembers the current :attr:`token` when it begins, registers its event with :meth:`watch`, and ends its
+    wait once the token has changed. Thread-safe. Every method is also safe in a signal handler, and reentrant: no
+    lock is taken.
 
     Attributes:
         token: Replaced by each :meth:`stop`; compare it by identity.
@@ -108,23 +125,28 @@ class Stops:
         _everywhere[weakref.ref(self, _forget)] = None
 
     def stop(self) -> None:
-        """End every wait that began before."""
-        self.token = object()  # first: who begins to watch from here on compares with it
+        """End the waits of all calls that began before. Never blocks."""
+        self.token = object()  # first: a call that begins to watch from here on compares with it
         for wake in list(self._wakes):
             wake.set()
 
     def watch(self, wake: Wake, token: object) -> None:
-        """Have `wake` set by the next :meth:`stop`; at once if there was one since `token` was current."""
+        """Have `wake` set by the next :meth:`stop`; at once if there has been one since `token` was current.
+
+        Args:
+            wake: The event on which the call sleeps.
+            token: The value of :attr:`token` when the call began.
+        """
         self._wakes[wake] = None
         if self.token is not token:
             wake.set()
 
     def unwatch(self, wake: Wake) -> None:
-        """Forget `wake`."""
+        """Undo :meth:`watch`. No-op if `wake` is not watched."""
         self._wakes.pop(wake, None)
 
 
-# A dictionary, and not a WeakSet: copying its keys is one step that no signal handler or thread can come between.
+# A dictionary, not a WeakSet: copying its keys is atomic for signal handlers and threads.
 _everywhere: dict[weakref.ref[Stops], None] = {}
 
 
@@ -133,11 +155,11 @@ def _forget(gone: weakref.ref[Stops]) -> None:
 
 
 def stop_waiting() -> None:
-    """End the waits of every guard in the process at once, as when the process is asked to end.
+    """End the waits of all guards in the process at once, for example on SIGTERM.
 
-    Each waiting call returns or raises what it has, with `GiveUpReason.STOPPED`; a call that waits before its first
-    send, as its records are known to be locked, is sent once. Calls that begin later wait again. Safe inside a
-    signal handler and in any thread.
+    Each waiting call returns or raises what it has, with `GiveUpReason.STOPPED`. A call that waits before its first
+    send, because its records are known to be locked, is sent once. Calls that begin later wait as usual.
+    Thread-safe, safe in a signal handler, and never blocks.
     """
     for found in list(_everywhere):
         stops = found()

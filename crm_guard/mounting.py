@@ -1,4 +1,4 @@
-"""Putting the guard under sessions: one that you hold, or all of a process."""
+"""Mount the guard on one session (`mount_guard`), or on every session of the process (`install`)."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ CRM_PREFIXES: Final = tuple(
 )
 """Every known host of the CRM API: production, sandbox and developer edition, in each data centre.
 
-From Zoho's Python SDK (2026); the last three data centres are named by third parties only.
+From Zoho's Python SDK (2026); the last three data centres are documented by third parties only.
 """
 
 _SHARED_POOL: Final = {"pool_maxsize": 32}
-"""All threads of a process share one pool; CRM itself takes at most 25 calls at once."""
+"""All threads of a process share one pool; CRM allows at most 25 concurrent calls."""
 
 _SESSION: Final = next(kind for kind in reversed(requests.sessions.Session.__mro__) if "get_adapter" in vars(kind))
-"""The class that `requests` defines: what is called `requests.Session` now may be a subclass, of a cache say."""
+"""The class that `requests` defines: `requests.Session` may meanwhile name a subclass, for example of a cache."""
 
 
 def mount_guard(
@@ -69,8 +69,8 @@ def mount_guard(
     """
     _check_session(session)
     check_options(adapter_kwargs, "mount_guard(session, ")
-    mounts = _checked(prefixes)
-    places = dict(_places(session, mounts))
+    mounts = _normalized_prefixes(prefixes)
+    places = dict(_mount_points(session, mounts))
     guarded = [adapter for adapter in places.values() if isinstance(adapter, GuardAdapter)]
     if guarded and (settings is not None or adapter_kwargs):
         warn("a guard is mounted there already, and stays as it is; to replace it, mount a new GuardAdapter")
@@ -78,11 +78,11 @@ def mount_guard(
         guards = _guards(places.values(), settings, adapter_kwargs)
         for place, adapter in places.items():
             session.mount(place, guards[id(adapter)])
-    return cast("GuardAdapter", _in_charge(session, mounts[0]))
+    return cast("GuardAdapter", _mounted_adapter(session, mounts[0]))
 
 
 def _check_session(session: object) -> None:
-    """Refuse a session of another library: it would send through us, fail on the answer, and so lose it."""
+    """Reject a session of another library: it would send, then fail on the answer and lose it."""
     if isinstance(session, _SESSION):
         return
     kind = f"{type(session).__module__}.{type(session).__qualname__}".removeprefix("builtins.")
@@ -93,15 +93,15 @@ def _check_session(session: object) -> None:
     raise TypeError(message)
 
 
-def _in_charge(session: requests.Session, url: str) -> BaseAdapter | None:
+def _mounted_adapter(session: requests.Session, url: str) -> BaseAdapter | None:
     """Return the adapter that the session itself would choose for a URL in lower case."""
     return next((found for prefix, found in session.adapters.items() if url.startswith(prefix.lower())), None)
 
 
-def _places(session: requests.Session, mounts: Iterable[str]) -> Iterator[tuple[str, BaseAdapter | None]]:
-    """Yield where to mount, and who is in charge there now; other prefixes of the session behind it included."""
+def _mount_points(session: requests.Session, mounts: Iterable[str]) -> Iterator[tuple[str, BaseAdapter | None]]:
+    """Yield each prefix to mount on and the adapter now used there, including longer prefixes of the session."""
     for mount in mounts:
-        yield mount, _in_charge(session, mount)
+        yield mount, _mounted_adapter(session, mount)
         for prefix, adapter in session.adapters.items():
             if prefix.lower().startswith(mount) and prefix != mount:
                 yield prefix, adapter
@@ -110,7 +110,7 @@ def _places(session: requests.Session, mounts: Iterable[str]) -> Iterator[tuple[
 def _guards(
     adapters: Iterable[BaseAdapter | None], settings: GuardSettings | Source, kwargs: AdapterOptions
 ) -> dict[int, GuardAdapter]:
-    """Return a guard for each adapter, by its identity: one for all, but for those that become its `inner`."""
+    """Return a guard for each adapter, by `id`: one shared guard, except for adapters that become an `inner`."""
     distinct = {id(adapter): adapter for adapter in adapters}
     stock = next((found for found in distinct.values() if _is_stock(found)), None)
     shared = GuardAdapter(settings, **{**_pool_of(stock), **kwargs})
@@ -126,11 +126,11 @@ def _guards(
     return made
 
 
-_Chooser: TypeAlias = "Callable[..., BaseAdapter]"
+_GetAdapter: TypeAlias = "Callable[..., BaseAdapter]"
 
 
 class _Installation:
-    """One guard under all sessions, for some prefixes."""
+    """One shared guard for all sessions, for some prefixes."""
 
     def __init__(self, mounts: tuple[str, ...], settings: GuardSettings, kwargs: Mapping[str, Any]) -> None:
         self.mounts = mounts
@@ -140,9 +140,9 @@ class _Installation:
         self._warned = False
 
     def guard_for(self, url: str, adapter: BaseAdapter) -> GuardAdapter:
-        """Return the shared guard; for an adapter that is more than stock, one that sends through it.
+        """Return the shared guard, or one that sends through `adapter` if that is not a default stock adapter.
 
-        That one lives no longer than the call and its response, and so nothing is kept of sessions.
+        The latter lives only as long as the call and its response, so no session is kept alive.
         """
         if _is_stock(adapter) and _is_default(adapter):
             return self.guard
@@ -151,8 +151,8 @@ class _Installation:
         return self.guard.around(adapter)
 
 
-class _Handle(contextlib.AbstractContextManager["GuardAdapter"]):
-    """What `install` returns: leaving its `with` block takes back just this call of `install`."""
+class _InstallContext(contextlib.AbstractContextManager["GuardAdapter"]):
+    """What `install` returns: leaving its `with` block undoes only this call of `install`."""
 
     def __init__(self, installation: _Installation) -> None:
         self._installation: _Installation | None = installation
@@ -166,34 +166,35 @@ class _Handle(contextlib.AbstractContextManager["GuardAdapter"]):
     ) -> None:
         installation, self._installation = self._installation, None
         if installation is not None:
-            _hook.leave(installation)
+            _hook.release(installation)
 
 
-class _Hook:
-    """The hook in `get_adapter` of the session classes, and the installations behind it. Thread-safe.
+class _AdapterHook:
+    """The patch of `get_adapter` in the session classes, and the installations that it serves. Thread-safe.
 
-    It stands wherever `requests.Session` and its bases define that method: a subclass that somebody else has put in
-    the place of `requests.Session` meanwhile, or takes away later, makes no difference. And it stays harmless where
-    other programs patch `get_adapter` over it, whatever the order of undoing: without installations it passes
-    everything through, and a second layer of it finds a guard, which it leaves alone.
+    It patches `requests.Session` and each of its bases that defines the method, so it works even if another library
+    replaces `requests.Session` by a subclass, now or later. It is also safe if others patch `get_adapter` on top of
+    it and undo that in any order: without installations it passes everything through, and a second layer leaves a
+    guard as it is.
     """
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._active: tuple[_Installation, ...] = ()
-        self._hung: dict[_Chooser, tuple[type[requests.Session], _Chooser]] = {}  # ours -> where, in place of what
+        # patch -> class, original
+        self._patched: dict[_GetAdapter, tuple[type[requests.Session], _GetAdapter]] = {}
 
-    def enter(self, *arguments: Any) -> _Installation:
-        """Put in an installation, or join the newest one if its arguments are the same."""
+    def add(self, *arguments: Any) -> _Installation:
+        """Add an installation, or reuse the newest one if its arguments are equal."""
         with self._mutex:
             if not self._active or self._active[-1].arguments != arguments:
                 self._active = (*self._active, _Installation(*arguments))
             self._active[-1].users += 1
-            self._hang()
+            self._patch()
             return self._active[-1]
 
-    def leave(self, installation: _Installation) -> None:
-        """Take out an installation, unless others still use it."""
+    def release(self, installation: _Installation) -> None:
+        """Remove an installation, unless it still has other users."""
         with self._mutex:
             installation.users -= 1
             if installation.users > 0 or installation not in self._active:
@@ -201,8 +202,8 @@ class _Hook:
             self._remove(installation)
         installation.guard.close()
 
-    def pop(self) -> None:
-        """Take out the newest installation, whoever uses it."""
+    def remove_newest(self) -> None:
+        """Remove the newest installation, however many users it has."""
         with self._mutex:
             if not self._active:
                 return
@@ -211,7 +212,7 @@ class _Hook:
         newest.guard.close()
 
     def choose(self, url: str, adapter: BaseAdapter) -> BaseAdapter:
-        """Return the adapter to use for `url`, where the session alone would use `adapter`."""
+        """Return the adapter to use for `url`, for which the session would use `adapter`."""
         active = self._active
         if not active or isinstance(adapter, GuardAdapter):
             return adapter
@@ -222,36 +223,36 @@ class _Hook:
         return adapter
 
     def renew(self) -> None:
-        """Make a forked process independent of a thread that held the mutex. Guards see to themselves."""
+        """Replace the mutex after a fork: a thread that held it is gone. Guards reset themselves."""
         self._mutex = threading.Lock()
 
     def _remove(self, installation: _Installation) -> None:
         self._active = tuple(other for other in self._active if other is not installation)
         if not self._active:
-            self._unhang()
+            self._unpatch()
 
-    def _hang(self) -> None:
-        for kind in _choosing_classes():
+    def _patch(self) -> None:
+        for kind in _patchable_classes():
             original = vars(kind)["get_adapter"]
-            if original not in self._hung:
-                hooked = _hooked(self, original)
-                self._hung[hooked] = kind, original
+            if original not in self._patched:
+                hooked = _wrap(self, original)
+                self._patched[hooked] = kind, original
                 kind.get_adapter = hooked  # type: ignore[method-assign]
 
-    def _unhang(self) -> None:
-        for hooked, (kind, original) in list(self._hung.items()):
-            if vars(kind).get("get_adapter") is hooked:  # else it lies under a patch of somebody else
+    def _unpatch(self) -> None:
+        for hooked, (kind, original) in list(self._patched.items()):
+            if vars(kind).get("get_adapter") is hooked:  # else another patch is on top of it
                 kind.get_adapter = original  # type: ignore[method-assign]
-                del self._hung[hooked]
+                del self._patched[hooked]
 
 
-def _choosing_classes() -> list[type[requests.Session]]:
-    """Return the classes that sessions get `get_adapter` from, as things stand now."""
-    kinds = (*getattr(requests.Session, "__mro__", ()), _SESSION)  # a mock in its place has no bases
+def _patchable_classes() -> list[type[requests.Session]]:
+    """Return the classes that currently define `get_adapter` for sessions."""
+    kinds = (*getattr(requests.Session, "__mro__", ()), _SESSION)  # a mock has no `__mro__`
     return [kind for kind in dict.fromkeys(kinds) if "get_adapter" in vars(kind)]
 
 
-def _hooked(hook: _Hook, original: _Chooser) -> _Chooser:
+def _wrap(hook: _AdapterHook, original: _GetAdapter) -> _GetAdapter:
     @functools.wraps(original)
     def get_adapter(self: requests.Session, url: str) -> BaseAdapter:
         return hook.choose(url, original(self, url))
@@ -259,7 +260,7 @@ def _hooked(hook: _Hook, original: _Chooser) -> _Chooser:
     return get_adapter
 
 
-_hook: Final = _Hook()
+_hook: Final = _AdapterHook()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_hook.renew)
 
@@ -272,14 +273,14 @@ def install(
 ) -> contextlib.AbstractContextManager[GuardAdapter]:
     """Guard every session of the process, present and future, `requests.put(...)` and the like included.
 
-    The hook is where a session chooses its adapter, so it also reaches clients that mount an adapter of their own
-    later, or replace their session. URLs other than `prefixes` are not affected. All sessions share one guard and
-    its connections, which outlive `Session.close()`; a forked process begins with none. A session whose adapter
+    The hook is in `Session.get_adapter`, so it also covers clients that mount an adapter of their own later, or
+    replace their session. URLs other than `prefixes` are not affected. All sessions share one guard and
+    its connections, which outlive `Session.close()`; a forked process starts with none. A session whose adapter
     is more than the stock one (another class, retries, a pool of another size) keeps it, as `inner`; one that has
     a guard mounted keeps that. Thread-safe.
 
-    Installing twice with the same arguments is as good as once. Others nest: the newest that matches a URL is
-    used. Use the result in a `with` statement to take back just this one.
+    Installing again with the same arguments adds no second guard. Others nest: the newest that matches a URL is
+    used. Use the result in a `with` statement to undo just this call.
 
     Args:
         prefixes: URL prefixes, as for `mount_guard`.
@@ -296,37 +297,37 @@ def install(
     """
     check_options(adapter_kwargs, "install(")
     policy = settings if isinstance(settings, GuardSettings) else load_settings(settings)
-    return _Handle(_hook.enter(_checked(prefixes), policy, adapter_kwargs))
+    return _InstallContext(_hook.add(_normalized_prefixes(prefixes), policy, adapter_kwargs))
 
 
 def uninstall() -> None:
-    """Take back the newest :func:`install`, however often it was repeated. Without one, do nothing. Thread-safe.
+    """Undo the newest :func:`install`, however often it was repeated; no-op if there is none. Thread-safe.
 
-    Calls under way finish under the guard, also those that wait.
+    Calls under way, including those that wait, finish under the guard.
     """
-    _hook.pop()
+    _hook.remove_newest()
 
 
-def _checked(prefixes: str | Iterable[str]) -> tuple[str, ...]:
-    """Return prefixes as `requests` compares them, each with its slash at the end."""
+def _normalized_prefixes(prefixes: str | Iterable[str]) -> tuple[str, ...]:
+    """Return prefixes in lower case, as `requests` compares them, each with a trailing slash."""
     given = [prefixes] if isinstance(prefixes, str) else list(prefixes)
     wrong = [prefix for prefix in given if prefix.find("://") < 1]
     if wrong or not given:
         message = f"prefixes={prefixes!r} names no place to mount the guard on: give URLs, like {CRM_PREFIXES[0]!r}"
         raise ValueError(message)
-    return tuple(map(_closed, given))
+    return tuple(map(_with_slash, given))
 
 
-def _closed(prefix: str) -> str:
+def _with_slash(prefix: str) -> str:
     bare = prefix.lower().rstrip("/")
-    return f"{bare}/" if "://" in bare else f"{bare}//"  # a scheme alone, `https://`, stays as it is
+    return f"{bare}/" if "://" in bare else f"{bare}//"  # a bare scheme, `https://`, is kept
 
 
 _STOCK: Final = HTTPAdapter()
 
 
 def _is_stock(adapter: BaseAdapter | None) -> bool:
-    """Return whether an adapter is the one of `requests`, and nobody put anything of their own into it."""
+    """Return whether an adapter is an unmodified `HTTPAdapter`."""
     return (
         type(adapter) is HTTPAdapter
         and vars(adapter).keys() == vars(_STOCK).keys()
@@ -335,13 +336,13 @@ def _is_stock(adapter: BaseAdapter | None) -> bool:
 
 
 def _is_default(adapter: BaseAdapter) -> bool:
-    """Return whether a stock adapter was made without arguments, or with such as change nothing."""
+    """Return whether a stock adapter was made without arguments, or with ones that change nothing."""
     pool = _pool_of(adapter)
     return pool.pop("max_retries").total == 0 and pool.items() <= _pool_of(_STOCK).items()
 
 
 def _pool_of(adapter: BaseAdapter | None) -> dict[str, Any]:
-    """Return what a stock adapter was configured with, to configure its successor alike."""
+    """Return the pool arguments of a stock adapter, for the guard that replaces it."""
     if not isinstance(adapter, HTTPAdapter):
         return {}
     names = ("pool_connections", "pool_maxsize", "pool_block")
@@ -349,6 +350,6 @@ def _pool_of(adapter: BaseAdapter | None) -> dict[str, Any]:
 
 
 def _tls_of(adapter: HTTPAdapter) -> dict[str, Any]:
-    """Return what was passed to the connections beside the size of their pool."""
+    """Return the connection arguments other than the pool size."""
     manager = adapter.poolmanager
     return {key: value for key, value in manager.connection_pool_kw.items() if key not in ("maxsize", "block")}

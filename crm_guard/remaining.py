@@ -1,4 +1,4 @@
-"""The rest of a job: a request for the records that are still locked, which a task queue can send later."""
+"""RemainingRequest: a storable request for records that are still blocked, which a task queue can send later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from requests.cookies import RequestsCookieJar
 from requests.hooks import default_hooks
 from requests.structures import CaseInsensitiveDict
 
-from crm_guard._base.credentials import bare_headers, bare_url, named, parameters
+from crm_guard._base.credentials import bare_headers, bare_url, lower_names, parameters
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -24,29 +24,28 @@ class _Names(NamedTuple):
     params: tuple[str, ...] = ()
 
 
-_NONE: Final = _Names()
-_OF_THE_SENDER: Final = frozenset({"cookie", "proxy-authorization"})
-"""Headers that are left out, and not asked for: the session that sends has cookies and proxies of its own."""
+_NO_NAMES: Final = _Names()
+_SESSION_HEADERS: Final = frozenset({"cookie", "proxy-authorization"})
+"""Headers that are removed but not reported as missing: the sending session adds its own."""
 
 
 class RemainingRequest(PreparedRequest):
-    """A `requests.PreparedRequest` for just the records that CRM refused for a passing lock.
+    """A `requests.PreparedRequest` for just the records that CRM refused for a temporary lock.
 
-    Send it with `session.send(request)`. It is the caller's own object: nothing else refers to it.
+    Send it with `session.send(request)`. The caller owns it: nothing else refers to it.
 
-    What is kept of it, a pickle or :meth:`to_dict`, holds no credentials: no user and password of the URL, and no
+    Its stored forms, a pickle or :meth:`to_dict`, hold no credentials: no user and password of the URL, and no
     header or query parameter that has in its name `auth`, `token`, `secret`, `passw`, `passphrase`, `passcode`,
     `pwd`, `cookie`, `credential`, `session`, `signature`, `jwt`, `hmac`, `bearer`, `csrf` or `assertion`, or ends
-    in `key` or `ticket`, or is called `sig`, `sid`, `otp` or `pin`; but for `Idempotency-Key`, and CRM's
-    `page_token`. Hooks are left out, too; the body is kept as it is. Copies made with the module `copy` lose
-    nothing but hooks.
+    in `key` or `ticket`, or is `sig`, `sid`, `otp` or `pin`; except `Idempotency-Key` and CRM's `page_token`. Hooks
+    are removed, too; the body is stored unchanged. Copies made with the `copy` module lose only the hooks.
 
-    Whoever sends it adds back what is :attr:`missing`. Until then sending it raises a `ValueError` that names this,
-    by whatever adapter it is to be sent, and nothing is sent.
+    Add back what is :attr:`missing` before sending it. Until then, any adapter raises a `ValueError` that names the
+    missing parts, and nothing is sent.
     """
 
     _keep: frozenset[str] = frozenset()
-    _withheld: _Names = _NONE
+    _withheld: _Names = _NO_NAMES
 
     @classmethod
     def of(cls, request: PreparedRequest, *, keep: str | Iterable[str] = ()) -> Self:
@@ -54,39 +53,39 @@ class RemainingRequest(PreparedRequest):
 
         Args:
             request: The request.
-            keep: Headers and query parameters that are kept although they are credentials, such as
-                `"Authorization"`: of this request, of copies of it, and of what remains of it when it was sent.
+            keep: Headers and query parameters to keep although they are credentials, such as `"Authorization"`; in
+                copies of this request, too, and in what remains of it after it was sent.
         """
         remaining = cls()
         own = vars(request) if isinstance(request, RemainingRequest) else {}
-        vars(remaining).update(own, **vars(_copied(request)))
-        remaining._keep |= named(keep)
+        vars(remaining).update(own, **vars(_copy_with_hooks(request)))
+        remaining._keep |= lower_names(keep)
         return remaining
 
     @property
     def portable(self) -> bool:
-        """Whether the body can travel to another process: a stream cannot."""
+        """Whether the body can be sent to another process: not if it is a stream."""
         return self.body is None or isinstance(self.body, bytes | str)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Names of the headers and query parameters that were left out on the way, and are not back yet.
+        """Names of the headers and query parameters that were removed and not added back yet.
 
-        Cookies and `Proxy-Authorization` are never among them: the session that sends has its own.
+        Never cookies or `Proxy-Authorization`: the sending session has its own.
         """
         headers, params = self._missing()
         return headers + params
 
     @property
     def path_url(self) -> str:
-        """Path and query, as an adapter puts them on the wire.
+        """Path and query, as an adapter sends them.
 
         Raises:
             ValueError: Credentials are missing.
         """
         missing = self._missing()
-        if missing != _NONE:
-            raise ValueError(_wanted(missing))
+        if missing != _NO_NAMES:
+            raise ValueError(_missing_message(missing))
         return super().path_url
 
     def copy(self) -> Self:
@@ -94,26 +93,25 @@ class RemainingRequest(PreparedRequest):
         return self.of(self)
 
     def prepare_auth(self, auth: Any, url: str = "") -> None:
-        """Add credentials as `requests` does; an `auth` that signs may read :attr:`path_url` meanwhile."""
-        withheld, self._withheld = self._withheld, _NONE
+        """Add credentials as `requests` does; an `auth` that signs may read :attr:`path_url`."""
+        withheld, self._withheld = self._withheld, _NO_NAMES
         try:
             super().prepare_auth(auth, url)
         finally:
             self._withheld = withheld
 
     def to_dict(self, *, keep: str | Iterable[str] = ()) -> dict[str, Any]:
-        """Return the request as plain data that `json` can write, without credentials and hooks.
+        """Return the request as JSON-serializable data, without credentials and hooks.
 
         Args:
-            keep: Headers and query parameters that are kept although they are credentials, such as
-                `"Authorization"`.
+            keep: Headers and query parameters to keep although they are credentials, such as `"Authorization"`.
 
         Raises:
             TypeError: The body is a stream.
         """
-        headers, url, withheld = self._bare(self._keep | named(keep))
+        headers, url, withheld = self._stripped(self._keep | lower_names(keep))
         names = {kind: list(left) for kind, left in withheld._asdict().items() if left}
-        data = {"method": self.method, "url": url, "headers": headers, **_packed(self.body)}
+        data = {"method": self.method, "url": url, "headers": headers, **_body_fields(self.body)}
         return {**data, "withheld": names} if names else data
 
     @classmethod
@@ -127,9 +125,9 @@ class RemainingRequest(PreparedRequest):
         """Rebuild a request from :meth:`to_dict`.
 
         Args:
-            data: What `to_dict` returned, also after a trip through JSON.
-            headers: Headers to add, above all `Authorization`. One whose value is None is not sent, and not missed.
-            params: Query parameters to add, where credentials are such; None as above.
+            data: What `to_dict` returned, also after a JSON round trip.
+            headers: Headers to add, such as `Authorization`. None as a value: not sent, nor reported as missing.
+            params: Query parameters to add, if credentials are among them; None as above.
         """
         given = CaseInsensitiveDict[Any]({**data["headers"]})
         given.update(headers or {})
@@ -142,71 +140,71 @@ class RemainingRequest(PreparedRequest):
             remaining.headers["Content-Length"] = str(len(remaining.body))
         withheld = data.get("withheld", {})
         remaining._withheld = _Names(
-            _without(withheld.get("headers", ()), given), _without(withheld.get("params", ()), params or ())
+            _absent(withheld.get("headers", ()), given), _absent(withheld.get("params", ()), params or ())
         )
         return remaining
 
     def __getstate__(self) -> dict[str, Any]:
-        headers, url, withheld = self._bare(self._keep)
+        headers, url, withheld = self._stripped(self._keep)
         return {
             **self.__dict__,
             "url": url or None,
             "headers": CaseInsensitiveDict(headers),
-            "hooks": default_hooks(),  # which may be lambdas, and no pickle takes these
+            "hooks": default_hooks(),  # hooks may be lambdas, which cannot be pickled
             "_cookies": RequestsCookieJar(),
             "_withheld": withheld,
         }
 
     def __copy__(self) -> Self:
-        return self._twin(self.__dict__)
+        return self._clone(self.__dict__)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self._twin(copy.deepcopy({**self.__dict__, "hooks": None}, memo))
+        return self._clone(copy.deepcopy({**self.__dict__, "hooks": None}, memo))
 
     def __repr__(self) -> str:
         return f"<RemainingRequest [{self.method}]>"
 
-    def _twin(self, state: Mapping[str, Any]) -> Self:
-        twin = type(self)()
-        twin.__dict__.update(state, hooks=default_hooks())
-        return twin
+    def _clone(self, state: Mapping[str, Any]) -> Self:
+        clone = type(self)()
+        clone.__dict__.update(state, hooks=default_hooks())
+        return clone
 
-    def _bare(self, keep: Collection[str]) -> tuple[dict[str, str], str, _Names]:
-        """Return headers and URL without credentials, and the names that are missing in these."""
+    def _stripped(self, keep: Collection[str]) -> tuple[dict[str, str], str, _Names]:
+        """Return headers and URL without credentials, and the names missing from them."""
         headers, left = bare_headers(self.headers or {}, keep)
         url, params = bare_url(self.url or "", keep)
         missing = self._missing()
-        asked = [name for name in left if name.lower() not in _OF_THE_SENDER]
+        asked = [name for name in left if name.lower() not in _SESSION_HEADERS]
         return headers, url, _Names((*missing.headers, *asked), (*missing.params, *dict.fromkeys(params)))
 
     def _missing(self) -> _Names:
-        if self._withheld == _NONE:
-            return _NONE
+        if self._withheld == _NO_NAMES:
+            return _NO_NAMES
         return _Names(
-            _without(self._withheld.headers, self.headers or ()),
-            _without(self._withheld.params, parameters(self.url or "")),
+            _absent(self._withheld.headers, self.headers or ()),
+            _absent(self._withheld.params, parameters(self.url or "")),
         )
 
 
 def own_copy(request: PreparedRequest) -> PreparedRequest:
-    """Copy a request together with its hooks; one that says what is kept of it, with that."""
-    return request.of(request) if isinstance(request, RemainingRequest) else _copied(request)
+    """Copy a request with its hooks; a `RemainingRequest` also with its `keep` and missing names."""
+    return request.of(request) if isinstance(request, RemainingRequest) else _copy_with_hooks(request)
 
 
-def _copied(request: PreparedRequest) -> PreparedRequest:
-    """Copy a request with hooks of its own, which `PreparedRequest.copy` would share."""
+def _copy_with_hooks(request: PreparedRequest) -> PreparedRequest:
+    """Copy a request and its lists of hooks, which `PreparedRequest.copy` would share."""
     copied = PreparedRequest.copy(request)
     copied.hooks = {event: list(hooks) for event, hooks in request.hooks.items()}
     return copied
 
 
-def _without(names: Iterable[str], present: Iterable[str]) -> tuple[str, ...]:
-    there = named(present)
-    return tuple(name for name in names if name.lower() not in there)
+def _absent(names: Iterable[str], present: Iterable[str]) -> tuple[str, ...]:
+    lowered = lower_names(present)
+    return tuple(name for name in names if name.lower() not in lowered)
 
 
-def _wanted(missing: _Names) -> str:
-    """Say what to add to a request before it can be sent."""
+def _missing_message(missing: _Names) -> str:
+    """Return the message that says what to add before the request can be sent."""
     headers = [f"request.headers[{name!r}] = ..." for name in missing.headers]
     params = [f"request.prepare_url(request.url, {{{name!r}: ...}})" for name in missing.params]
     return (
@@ -215,7 +213,7 @@ def _wanted(missing: _Names) -> str:
     )
 
 
-def _packed(body: object) -> dict[str, str]:
+def _body_fields(body: object) -> dict[str, str]:
     if body is None:
         return {}
     if isinstance(body, str):

@@ -1,19 +1,19 @@
-"""What to do about a refusal: one table, a case and a kind of call to a hint.
+"""The hints: one table from a refusal and the kind of call to what the user should do.
 
-The sources, and what each one gives:
+Sources, and what each documents:
 
 - Zoho's forum announcement of October 2020 on `RECORD_LOCKED` and `NOT_APPROVED`: the lock while Zia checks an
-  image, and three cases behind `NOT_APPROVED`: an image that failed for good, a record in approval because of its
-  images, an image in approval. It names the remedies of each: another image, or the failed one deleted and the
-  record resubmitted; a person's decision; no change of the images before that decision.
-- The API v7 pages: `update-records` (the locks, a merge of duplicates among them), `delete-records` (after a failed
-  image only its removal helps, another image does not), `lead-conversion-options` and `mass-delete` (`NOT_APPROVED`
-  also stands for an ordinary approval process).
+  image, and three cases of `NOT_APPROVED`: an image that was rejected, a record in approval because of its images,
+  an image in approval. It names the remedies: upload another image, or delete the rejected one and resubmit the
+  record; wait for a reviewer's decision, and do not change the images before it.
+- The API v7 pages: `update-records` (the locks, including a merge of duplicates), `delete-records` (a rejected
+  image must be removed; uploading another one does not help), `lead-conversion-options` and `mass-delete`
+  (`NOT_APPROVED` also means an ordinary approval process).
 - `zoho/crm-oas` v8: `Locking_Information__s` and its DELETE, `NOT_REVIEWED`, the values of `$approval_state`.
 
-Inferred, not documented: which cases a kind of call can meet and their order; what the states of web forms and of
-the e-mail parser ask for; that a rejected record has to be corrected and resubmitted; that a change of image starts
-Zia's check again; that the losing id of a merge disappears; the advice for a photo upload that is itself refused.
+Inferred, not documented: which cases a kind of call can meet, and their order; the remedies for the states of web
+forms and of the e-mail parser; that a rejected record must be corrected and resubmitted; that changing an image
+restarts Zia's check; that the losing id of a merge disappears; the advice for a refused photo upload.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 RECORD_ID: Final = re.compile(r"[0-9]{1,25}")
-"""A record id that may enter a URL or a text: decimal, ASCII only."""
+"""A record id that is safe in a URL or a message: decimal, ASCII only."""
 MODULE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
-"""A module's API name that may enter a URL or a text."""
+"""A module's API name that is safe in a URL or a message."""
 
 _VERSION = re.compile(r"v[0-9]{1,2}(\.[0-9]{1,2})?")
-_TOKEN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ZIA_LOCK = "zia_vision_processing"
 _FEATURE_LOCK = "record_locking"
 
@@ -50,7 +50,7 @@ class ApprovalCase(enum.StrEnum):
 
 
 class Family(enum.StrEnum):
-    """The kinds of call, as far as the advice for them differs."""
+    """The kinds of call for which the advice differs."""
 
     UPDATE = "update"
     """Writes to fields, tags, owner or sharing: create, update, upsert, mass update, tags, share, change owner."""
@@ -80,14 +80,14 @@ _CANDIDATES: dict[Family, tuple[ApprovalCase, ...]] = {
     **dict.fromkeys(PHOTO_FAMILIES, _PHOTO_CANDIDATES),
     Family.APPROVAL_ONLY: (ApprovalCase.APPROVAL_PROCESS,),
 }
-_USUAL_CANDIDATES = (
+_DEFAULT_CANDIDATES = (
     ApprovalCase.ZIA_REJECTED,
     ApprovalCase.RECORD_APPROVAL,
     ApprovalCase.APPROVAL_PROCESS,
 )
 
-# The table. `None` stands for every kind of call that has no line of its own. Slots: {maybe} is "probably " or
-# nothing, {again} is the call in words.
+# The table. `None` is the default for kinds of call without an entry. Placeholders: {maybe} is "probably " or
+# empty, {again} describes the call.
 _ADVICE: dict[tuple[ApprovalCase, Family | None], str] = {
     (ApprovalCase.ZIA_REJECTED, None): (
         "Zia {maybe}rejected an image of this record: upload another image, or delete the failed one and resubmit "
@@ -98,15 +98,15 @@ _ADVICE: dict[tuple[ApprovalCase, Family | None], str] = {
         "{again} once it is approved; uploading another image does not make it deletable."
     ),
     (ApprovalCase.ZIA_REJECTED, Family.PHOTO_WRITE): (
-        "Zia {maybe}rejected an image of this record, and CRM does not take this change of it: have the failed "
-        "image deleted and the corrected record resubmitted in CRM itself, then {again} once it is approved."
+        "Zia {maybe}rejected an image of this record, and CRM does not accept this change to it: have the "
+        "failed image deleted and the corrected record resubmitted in CRM itself, then {again} once it is approved."
     ),
     (ApprovalCase.RECORD_APPROVAL, None): (
-        "A reviewer {maybe}has to approve or reject this record because of its images: {again} once it is "
+        "A reviewer {maybe}must approve or reject this record because of its images: {again} once it is "
         "approved, and do not upload or delete images until then."
     ),
     (ApprovalCase.IMAGE_APPROVAL, None): (
-        "A person {maybe}has to approve or reject an image of this record: {again} after that decision, and do "
+        "A person {maybe}must approve or reject an image of this record: {again} after that decision, and do "
         "not replace or delete the image until then."
     ),
     (ApprovalCase.APPROVAL_PROCESS, None): (
@@ -119,7 +119,7 @@ _ADVICE: dict[tuple[ApprovalCase, Family | None], str] = {
     ),
 }
 
-# What a state adds to its case: the queue in which the record sits. First match counts.
+# More specific advice, by the queue that `$approval_state` names. The first match is used.
 _QUEUES: dict[tuple[ApprovalCase, str], str] = {
     (ApprovalCase.APPROVAL_PROCESS, "approval_process_pending"): (
         "This record {maybe}waits in an ordinary approval process, not in one that Zia's image check started: have "
@@ -158,8 +158,8 @@ _AGAIN = {
 }
 _NO_RETRY = "A retry before that only fails again."
 
-# The value of `$approval_state` by which a reader of a list of candidates knows each one.
-_SIGNS = {
+# The values of `$approval_state` that identify each case in a list of candidates.
+_STATES = {
     ApprovalCase.ZIA_REJECTED: "zia_vision_rejected",
     ApprovalCase.RECORD_APPROVAL: "zia_vision_pending",
     ApprovalCase.IMAGE_APPROVAL: "approved or zia_vision_pending",
@@ -169,92 +169,92 @@ _SIGNS = {
 
 _READ_STATE = (
     "CRM's answer does not tell these cases apart; the record's $approval_state does: read it with Get Records "
-    "(fields=id,$approval_state&approved=both), or let the guard do so (diagnose on, token with READ scope)."
+    "(fields=id,$approval_state&approved=both), or let the guard read it (`diagnose` on, token with READ scope)."
 )
 _STATE_NOTES = {
-    "approved": "The record's $approval_state is approved by now: the same call may work at once.",
+    "approved": "The record's $approval_state is now approved: the same call may work at once.",
     "merge_pending": (
-        "The record takes part in a merge of duplicates: wait for its end and look the record up again."
+        "The record is part of a merge of duplicates: wait until it ends and look the record up again."
     ),
 }
-_OTHER_STATE_NOTE = "The record's $approval_state, {state}, does not settle the case."
+_OTHER_STATE_NOTE = "The record's $approval_state, {state}, does not determine the case."
 
 _ZIA_LOCK_HINT = (
     "Zia is checking an image of this record, and the lock ends by itself: {again} later{wait}. Do not upload or "
-    "delete images meanwhile: that can start the check again."
+    "delete images meanwhile: that can restart the check."
 )
 _KNOWN_LOCK_HINT = (
-    "This record is locked by {action}, which `retry_actions` takes for temporary: {again} later{wait}."
+    "This record is locked by {action}, which `retry_actions` lists as temporary: {again} later{wait}."
 )
 _MORE_TIME = ", or raise `timeout` and `attempts` so that the guard waits longer"
 _UNKNOWN_LOCK_HINT = (
     "This record is locked by {action}, which is not in `retry_actions`, so the guard does not wait for it. If the "
-    "lock ends by itself, {wait}; if not, have it lifted in CRM, and do not retry on a timer."
+    "lock ends by itself, {wait}; if not, have it removed in CRM, and do not retry on a timer."
 )
 _FEATURE_LOCK_HINT = (
-    "The record-locking feature holds {what}: GET {path} tells who locked it and why, and DELETE {path}/{{lockId}} "
-    "unlocks it if it was locked by hand. An automatic lock ends only when its rule's condition no longer holds or "
+    "The record-locking feature locks {what}: GET {path} shows who locked it and why, and DELETE {path}/{{lockId}} "
+    "removes a manual lock. An automatic lock ends only when its rule's condition no longer holds or "
     "your profile is excluded from the rule; retrying on a timer does not help."
 )
-_NAMELESS_LOCK_HINT = (
+_UNNAMED_LOCK_HINT = (
     "CRM does not say what locks this record, so the guard does not wait. If a merge of duplicates is under way, "
-    "wait for its end and look the record up again, as the losing id disappears; if the record-locking feature "
-    "holds it, GET {path} tells who locked it and DELETE {path}/{{lockId}} lifts a manual lock."
+    "wait until it ends and look the record up again, as the losing id disappears; if the record-locking feature "
+    "locks it, GET {path} shows who locked it and DELETE {path}/{{lockId}} removes a manual lock."
 )
 _UNCERTAIN_HINT = (
     "The last send of this record {met}, so it may have been written: read the record before you repeat the call."
 )
 _FOLLOW_UP_HINT = (
-    "This record was locked when CRM last answered for it, and was not written since: the next send met {error}. "
-    "{advice} then send the records that remain again."
+    "This record was locked in CRM's last answer about it, and was not written since: the next send met {error}. "
+    "{advice} then send the remaining records again."
 )
 _REFUSED_WITH_OTHERS_HINT = (
-    "CRM refused the call because of another record, and by its documentation a refused call writes nothing: send "
-    "this record again without the refused one."
+    "CRM refused the call because of another record, and according to its documentation a refused call writes "
+    "nothing: send this record again without the refused one."
 )
 _RECHECK_HINT = (
     "Zia is checking an image of this record again: {again} in a minute or two, and do not upload another image "
-    "meanwhile, which can start the check once more."
+    "meanwhile, as that can restart the check."
 )
 
 
 def candidates(code: str, family: Family) -> tuple[ApprovalCase, ...]:
-    """Return the cases that `code` can stand for on such a call, the likeliest first; empty for other codes."""
+    """Return the cases that `code` can mean for such a call, most likely first; empty for other codes."""
     if code == "NOT_REVIEWED":
         return (ApprovalCase.REVIEW_PROCESS,)
-    return _CANDIDATES.get(family, _USUAL_CANDIDATES) if code == "NOT_APPROVED" else ()
+    return _CANDIDATES.get(family, _DEFAULT_CANDIDATES) if code == "NOT_APPROVED" else ()
 
 
 def hint_for_case(case: ApprovalCase, family: Family, *, state: str | None = None, probable: bool = False) -> str:
-    """Return what to do, and what not to do, in two sentences.
+    """Return two sentences: what to do, and what not to do.
 
     Args:
         case: The case.
         family: The kind of call that was refused.
-        state: The record's `$approval_state`, which names the queue; None where it is not known.
-        probable: True where the case is inferred: the hint then says "probably".
+        state: The record's `$approval_state`, which names the queue; None if unknown.
+        probable: Whether the case is inferred: the hint then says "probably".
     """
     return f"{_advice(case, family, state, maybe='probably ' if probable else '')} {_NO_RETRY}"
 
 
 def hint_for_candidates(code: str, family: Family, *, state: str | None = None) -> str:
-    """Return one text for all candidates, numbered, with the state by which each is known.
+    """Return one hint for all candidates, numbered, with the states that identify each.
 
     Args:
-        code: The code of CRM's answer.
+        code: The code in CRM's answer.
         family: The kind of call that was refused.
-        state: The record's `$approval_state` where it was read and settles nothing; None where it is not known.
+        state: The record's `$approval_state` if it was read but does not determine the case; None if unknown.
     """
     cases = candidates(code, family)
     if state and cases:
-        return f"{_state_note(state, cases)} {_numbered(cases, family)}"
+        return f"{_state_note(state, cases)} {_candidate_list(cases, family)}"
     if len(cases) > 1:
-        return f"{_READ_STATE} {_numbered(cases, family)} {_NO_RETRY}"
+        return f"{_READ_STATE} {_candidate_list(cases, family)} {_NO_RETRY}"
     return hint_for_case(cases[0], family) if cases else ""
 
 
 def hint_for_recheck(family: Family) -> str:
-    """Return what to do when the record turns out to be in Zia's check again, perhaps with a new image."""
+    """Return what to do when Zia is checking the record again, perhaps with a new image."""
     return _RECHECK_HINT.format(again=_again(family))
 
 
@@ -271,39 +271,39 @@ def hint_for_lock(
     """Return what to do about `RECORD_LOCKED`.
 
     Args:
-        action: `details.action` as CRM sent it; shown only if it is a harmless word. None where there is none.
+        action: `details.action` as CRM sent it, or None; shown only if it is a plain word.
         retryable: Whether the guard waits for this action (it is in `retry_actions`).
         family: The kind of call that was refused.
-        module: The module's API name, for the calls that a hint names; left out of them if it is none.
+        module: The module's API name, for the URLs in the hint; a placeholder if it is not valid.
         record_id: The record's id, likewise.
-        version: The API version in those calls; v8 if it is none.
-        longer: Whether a larger budget would have helped: not where something else ended the wait.
+        version: The API version in those URLs; v8 if it is not valid.
+        longer: Whether a larger budget would have helped: not if something else ended the wait.
     """
     path = _lock_path(module, record_id, version)
     if action == _FEATURE_LOCK:
         what = "this record or one that it links to" if family is Family.UPDATE else "this record"
         return _FEATURE_LOCK_HINT.format(what=what, path=path)
     if not action:
-        return _NAMELESS_LOCK_HINT.format(path=path)
-    return _waiting_hint(action, retryable, family, longer=longer)
+        return _UNNAMED_LOCK_HINT.format(path=path)
+    return _action_hint(action, retryable, family, longer=longer)
 
 
 def hint_for_uncertain(error: str | None) -> str:
-    """Return what to do about a record that was sent and whose result is not known.
+    """Return what to do about a record that was sent but whose result is unknown.
 
     Args:
-        error: What came instead of a result, as `shown_error` puts it; None where nothing is known of it.
+        error: What came instead of a result, formatted by `shown_error`; None if unknown.
     """
     return _UNCERTAIN_HINT.format(met=f"met {error}" if error else "has no answer that names it")
 
 
 def hint_for_follow_up(error: str, status: int | None, retry_after: float | None) -> str:
-    """Return what to do about a locked record whose next send failed for another reason.
+    """Return what to do about a locked record whose resend failed for another reason.
 
     Args:
-        error: That reason, as `shown_error` puts it.
-        status: HTTP status, None where no answer came.
-        retry_after: Seconds that the answer asks to wait, else None.
+        error: That reason, formatted by `shown_error`.
+        status: HTTP status, None if no answer came.
+        retry_after: `Retry-After` of the answer in seconds, or None.
     """
     advice = {
         None: "Once that is resolved,",
@@ -314,12 +314,12 @@ def hint_for_follow_up(error: str, status: int | None, retry_after: float | None
 
 
 def hint_for_bystander() -> str:
-    """Return what to do about a record that CRM refused only because the call also named another one."""
+    """Return what to do about a record that CRM refused only because of another record in the same call."""
     return _REFUSED_WITH_OTHERS_HINT
 
 
 def shown_error(status: int | None, code: str, retry_after: float | None) -> str:
-    """Return an answer without results, or an exception, in a few words that hold nothing personal."""
+    """Describe an answer without results, or an exception, in a few words without personal data."""
     words = [str(status) if status is not None else "", harmless_state(code) or ""]
     text = " ".join(word for word in words if word) or "an unknown error"
     if status is not None and status < 400:
@@ -328,14 +328,14 @@ def shown_error(status: int | None, code: str, retry_after: float | None) -> str
 
 
 def harmless_state(state: object) -> str | None:
-    """Return `state` if it is a word that may be shown and compared, else None."""
-    return state if isinstance(state, str) and _TOKEN.fullmatch(state) else None
+    """Return `state` if it is a plain word, safe to show and compare, else None."""
+    return state if isinstance(state, str) and _PLAIN_WORD.fullmatch(state) else None
 
 
 def _advice(case: ApprovalCase, family: Family, state: str | None = None, *, maybe: str = "") -> str:
-    """Return the sentence of the table, or that of the queue where the state names one of this case."""
+    """Return the advice for a case; that of the queue if the state names one of this case."""
     state = harmless_state(state) or ""
-    queue = (text for (whose, pattern), text in _QUEUES.items() if whose is case and fnmatchcase(state, pattern))
+    queue = (text for (key, pattern), text in _QUEUES.items() if key is case and fnmatchcase(state, pattern))
     text = next(queue, None) or _ADVICE.get((case, family)) or _ADVICE[case, None]
     return text.format(maybe=maybe, again=_again(family), state=state)
 
@@ -344,32 +344,32 @@ def _again(family: Family) -> str:
     return _AGAIN.get(family, "repeat the call")
 
 
-def _numbered(cases: tuple[ApprovalCase, ...], family: Family) -> str:
-    lines = (f"({n}) {_SIGNS[case]}: {_advice(case, family)}" for n, case in enumerate(cases, 1))
+def _candidate_list(cases: tuple[ApprovalCase, ...], family: Family) -> str:
+    lines = (f"({n}) {_STATES[case]}: {_advice(case, family)}" for n, case in enumerate(cases, 1))
     return " ".join(lines) if len(cases) > 1 else _advice(cases[0], family)
 
 
 def _state_note(state: str, cases: tuple[ApprovalCase, ...]) -> str:
-    """Return what a state says that settles no case, and how the cases after it are meant."""
+    """Return what to say of a state that does not determine the case, before the candidates are listed."""
     shown = harmless_state(state) or "an unrecognised value"
     note = _STATE_NOTES.get(state) or _OTHER_STATE_NOTE.format(state=shown)
-    tail = "which of these holds." if len(cases) > 1 else "whether this holds:"
-    return f"{note} If the call still fails, look in CRM {tail}"
+    tail = "which of these applies." if len(cases) > 1 else "whether this applies:"
+    return f"{note} If the call still fails, check in CRM {tail}"
 
 
-def _waiting_hint(action: str, retryable: bool, family: Family, *, longer: bool) -> str:
-    """Return the hint for a lock that only its `action` describes."""
-    harmless = _TOKEN.fullmatch(action) is not None
-    adding = f'add "{action}" to `retry_actions`' if harmless else "add its action to `retry_actions`"
+def _action_hint(action: str, retryable: bool, family: Family, *, longer: bool) -> str:
+    """Return the hint for a lock of which only the `action` is known."""
+    plain = _PLAIN_WORD.fullmatch(action) is not None
+    adding = f'add "{action}" to `retry_actions`' if plain else "add its action to `retry_actions`"
     wait = (_MORE_TIME if longer else "") if retryable else f"{adding} and the guard waits for it"
     if action == _ZIA_LOCK:
         return _ZIA_LOCK_HINT.format(again=_again(family), wait=wait if retryable else f", or {wait}")
     text = _KNOWN_LOCK_HINT if retryable else _UNKNOWN_LOCK_HINT
-    return text.format(again=_again(family), action=action if harmless else "an unrecognised action", wait=wait)
+    return text.format(again=_again(family), action=action if plain else "an unrecognised action", wait=wait)
 
 
 def _lock_path(module: str | None, record_id: str | None, version: str) -> str:
-    """Return the path that tells of a record's lock, with placeholders for what is not known or not harmless."""
+    """Return the path of a record's lock information, with placeholders for unknown or unsafe parts."""
     return "/".join(
         (
             "/crm",

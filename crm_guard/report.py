@@ -1,25 +1,55 @@
-"""What became of each record of a call."""
+"""The report of a call, the exceptions that carry it, and :func:`get_report`, which finds or makes one."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from crm_guard.errors import GiveUpReason, GuardError, NotApprovedError, RecordLockedError
-from crm_guard.remediation import RECORD_ID, harmless_state, shown_error
+from requests import PreparedRequest, Response
+from requests.cookies import RequestsCookieJar
+from requests.exceptions import HTTPError, RequestException
+from requests.hooks import default_hooks
+from requests.structures import CaseInsensitiveDict
+
+from crm_guard._base.codes import CLIENT_ERROR
+from crm_guard._base.credentials import bare_headers, bare_url
+from crm_guard._base.retry_after import seconds_to_wait
+from crm_guard._protocol.address import Address, tail_finder
+from crm_guard._protocol.answer import read_answer
+from crm_guard._protocol.inspection import READ_METHODS, may_hold_items
+from crm_guard._protocol.judging import Judge, error_in, outcomes_in
+from crm_guard._protocol.request_records import read_request
+from crm_guard.outcomes import CallError, GiveUpReason, RecordOutcome, shown_id
+from crm_guard.remaining import RemainingRequest
+from crm_guard.remediation import harmless_state
+from crm_guard.settings import GuardSettings
 
 if TYPE_CHECKING:
-    from requests import Response
+    from collections.abc import Callable, Iterator, Mapping
 
-    from crm_guard.remaining import RemainingRequest
     from crm_guard.remediation import ApprovalCase
 
-_NEEDS_APPROVAL: Final = frozenset({"NOT_APPROVED", "NOT_REVIEWED"})
-_NAMES_SHOWN: Final = 5
-_REQUEST_TIMEOUT: Final = 408
+__all__ = [
+    "CallError",
+    "GuardError",
+    "GuardReport",
+    "NotApprovedError",
+    "RecordLockedError",
+    "RecordOutcome",
+    "attach_report",
+    "attached_report",
+    "get_report",
+]
 
+_NAMES_SHOWN: Final = 5
 _ATTRIBUTE: Final = "_crm_guard_report"
+_LINKS: Final = frozenset({"link", "refresh"})
+"""Headers of an answer with URLs among other things."""
+_DEFAULTS: Final = GuardSettings()
+_REQUESTS: Final = RequestException.__module__
+_usual_tail: Final = tail_finder(_DEFAULTS.path_pattern)
 
 _STOPPED: Final = {
     GiveUpReason.ATTEMPTS: "the guard gave up after the last send that `attempts` allows",
@@ -31,97 +61,6 @@ _STOPPED: Final = {
     GiveUpReason.STOPPED: "`stop_waiting()` ended the wait",
     GiveUpReason.INTERRUPTED: "the call was interrupted",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallError:
-    """Why a call, or its last send, failed as a whole: an answer that has no result for each record, or no answer.
-
-    `str()` of it is short and holds nothing personal: `429 TOO_MANY_REQUESTS, Retry-After 60 s`.
-
-    Attributes:
-        status: HTTP status; None where no answer came.
-        code: CRM's code, such as `INVALID_TOKEN`, empty where the answer has none; where no answer came the class
-            of the exception, such as `ConnectionError`.
-        message: CRM's own text, for people.
-        retry_after: Seconds that the answer asks to wait (`Retry-After`, or `details.retry_after`), else None.
-    """
-
-    status: int | None = None
-    code: str = ""
-    message: str = field(default="", repr=False)
-    retry_after: float | None = None
-
-    def __str__(self) -> str:
-        return shown_error(self.status, self.code, self.retry_after)
-
-    @property
-    def refused(self) -> bool:
-        """Whether nothing was applied for certain: CRM refused the call (4xx, but for the 408 of a gateway)."""
-        return self.status is not None and 400 <= self.status < 500 and self.status != _REQUEST_TIMEOUT
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordOutcome:
-    """What CRM said last of one record.
-
-    Attributes:
-        position: Index of the record in the request; where that is not known, of its item in the answer.
-        record_id: The record, None where neither answer nor request names it.
-        code: CRM's code, such as `SUCCESS` or `RECORD_LOCKED`; where the call failed as a whole and no record is
-            named as the cause, the code of that failure; empty where CRM sent none (an image download).
-        action: `details.action` of a lock.
-        message: CRM's own text. Two codes share one text: for people, not for programs.
-        succeeded: Whether CRM applied the call to the record.
-        retryable: Whether the refusal is a lock that passes by itself.
-        case: Why the record is not approved, where that is known.
-        candidates: The possible cases otherwise, the likeliest first.
-        hint: What to do about it; empty for records that are not blocked.
-        approval_state: The record's `$approval_state`, where it was asked for.
-        uncertain: The record was sent, and the answer was lost or tells nothing: it may have been written or not.
-    """
-
-    position: int
-    record_id: str | None = None
-    code: str = ""
-    action: str | None = None
-    message: str = ""
-    succeeded: bool = False
-    retryable: bool = False
-    case: ApprovalCase | None = None
-    candidates: tuple[ApprovalCase, ...] = ()
-    hint: str = ""
-    approval_state: str | None = None
-    uncertain: bool = False
-
-    def __repr__(self) -> str:
-        """Leave out what may hold a value: CRM's message, and a record's name that is no id."""
-        shown = {
-            "position": self.position,
-            "record_id": shown_id(self.record_id),
-            "code": harmless_state(self.code),
-            "action": harmless_state(self.action),
-            "succeeded": self.succeeded,
-            "retryable": self.retryable,
-            "uncertain": self.uncertain,
-            "candidates": [case.value for case in self.candidates],
-        }
-        return f"RecordOutcome({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
-
-    @property
-    def needs_approval(self) -> bool:
-        """Whether a person has to approve, reject or review first."""
-        return not self.succeeded and self.code in _NEEDS_APPROVAL
-
-    @property
-    def checked_again(self) -> bool:
-        """Whether Zia has taken up the record's image anew since, so that a later try may well work."""
-        return self.needs_approval and self.approval_state == "zia_vision_validation"
-
-    @property
-    def blocked(self) -> bool:
-        """Whether CRM's last word was a lock or a missing approval; where `uncertain`, it may be outdated."""
-        return self.needs_approval or (not self.succeeded and self.code == "RECORD_LOCKED")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,9 +149,124 @@ class GuardReport:
         return f"{len(chosen)} of {len(self.outcomes)} records{f' ({shown})' if shown else ''}"
 
 
-def shown_id(record_id: str | None) -> str | None:
-    """Return a record id that may enter a text: another name of a record may be the value of a field."""
-    return record_id if record_id and RECORD_ID.fullmatch(record_id) else None
+class GuardError(HTTPError):
+    """A CRM call that did not reach all of its records.
+
+    Raised as it is when a resend failed on its way after other records of the same call had their results: those
+    are in `report`, and `__cause__` is the transport error.
+
+    Attributes:
+        response: The answer as the caller would have got it: a usable `requests.Response`.
+        request: The caller's own request.
+        report: What became of each record.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        report: GuardReport | None = None,
+        response: Response | None = None,
+        request: PreparedRequest | None = None,
+    ) -> None:
+        super().__init__(message, response=response, request=request)
+        self.report = report
+
+    @property
+    def outcomes(self) -> tuple[RecordOutcome, ...]:
+        """One outcome per record, in the order of CRM's answer."""
+        return self.report.outcomes if self.report else ()
+
+    @property
+    def hint(self) -> str:
+        """What to do, in a sentence or two: the hint of the first blocked record."""
+        return next((outcome.hint for outcome in self.blocked if outcome.hint), "")
+
+    @property
+    def blocked(self) -> tuple[RecordOutcome, ...]:
+        """The outcomes of the records of which CRM's last word was a lock or a missing approval."""
+        return self.report.blocked if self.report else ()
+
+    @property
+    def record_ids(self) -> tuple[str, ...]:
+        """The ids of the blocked records, as far as they are known."""
+        return tuple(outcome.record_id for outcome in self.blocked if outcome.record_id)
+
+    @property
+    def reason(self) -> GiveUpReason | None:
+        """Why the guard stopped waiting; None where there was nothing to wait for."""
+        return self.report.reason if self.report else None
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which another try makes sense; None where no wait will help."""
+        return self.report.retry_after if self.report else None
+
+    def remaining_request(self) -> RemainingRequest | None:
+        """Return a request for just the records that are still locked, to be sent later.
+
+        None where none is locked transiently, or where the records cannot be told apart without doubt. Records
+        whose fate is unknown (`RecordOutcome.uncertain`) are not in it.
+        """
+        return self.report.remaining_request() if self.report else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, self._state(_kept_request, _kept_response)
+
+    def __copy__(self) -> Self:
+        return self._twin(self.__dict__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._twin(copy.deepcopy(self._state(_portable_request, _portable_response), memo))
+
+    def _state(self, of_request: Callable[..., object], of_response: Callable[..., object]) -> dict[str, Any]:
+        return {**self.__dict__, "request": of_request(self.request), "response": of_response(self.response)}
+
+    def _twin(self, state: Mapping[str, Any]) -> Self:
+        twin = type(self)(*self.args)
+        twin.__dict__.update(state)
+        return twin
+
+
+class RecordLockedError(GuardError):
+    """A record is locked, and CRM applied nothing of the call (or `raise_on="partial"` asked to hear of it)."""
+
+    @property
+    def retryable(self) -> bool:
+        """Whether waiting can help: True only if every blocked record has a lock of `retry_actions`."""
+        return bool(self.blocked) and all(outcome.retryable for outcome in self.blocked)
+
+
+class NotApprovedError(GuardError):
+    """A record waits for a person (`NOT_APPROVED`, `NOT_REVIEWED`): a later identical call fails just the same."""
+
+    @property
+    def case(self) -> ApprovalCase | None:
+        """The case, where it is known for the first record that is not approved."""
+        return self._first.case if self._first else None
+
+    @property
+    def candidates(self) -> tuple[ApprovalCase, ...]:
+        """The possible cases of the first record that is not approved, the likeliest first."""
+        return self._first.candidates if self._first else ()
+
+    @property
+    def hint(self) -> str:
+        """What to do for the first record that is not approved."""
+        return self._first.hint if self._first else ""
+
+    @property
+    def record_ids(self) -> tuple[str, ...]:
+        """The ids of the records that are not approved, as far as they are known."""
+        return tuple(outcome.record_id for outcome in self._unapproved if outcome.record_id)
+
+    @property
+    def _unapproved(self) -> tuple[RecordOutcome, ...]:
+        return tuple(outcome for outcome in self.blocked if outcome.needs_approval)
+
+    @property
+    def _first(self) -> RecordOutcome | None:
+        return next(iter(self._unapproved), None)
 
 
 def attach_report(carrier: Response | BaseException, report: GuardReport) -> None:
@@ -225,3 +279,141 @@ def attached_report(carrier: object) -> GuardReport | None:
     """Return the report that :func:`attach_report` put there."""
     report = getattr(carrier, _ATTRIBUTE, None) or getattr(carrier, "report", None)
     return report if isinstance(report, GuardReport) else None
+
+
+def get_report(response: Response | BaseException) -> GuardReport:
+    """Return what became of each record of a CRM call.
+
+    Args:
+        response: A response, whether or not a guard made it; or an exception that ended a guarded call, such as a
+            `GuardError`, a `ConnectionError` in the middle of a resend, or a `KeyboardInterrupt`. The exceptions
+            that it was raised from, or while handling (`__cause__`, `__context__`), and those of an exception group
+            are searched, too: a client's own error often wraps the guard's. An exception that carries a response,
+            such as that of `raise_for_status`, stands for this response.
+
+    Returns:
+        The guard's own report where there is one. Else what the response itself tells, with one attempt and no
+        waits; without outcomes where it tells of no records, or where its body was read as a stream and is gone.
+        The body of a successful read is not touched.
+
+    Raises:
+        requests.RequestException: The body was still to be read (`stream=True`), and broke off. That is not passed
+            over in silence: whoever reads on would take the body for a short one.
+    """
+    if isinstance(response, Response):
+        return attached_report(response) or _read(response) or GuardReport(_response=response)
+    links = _links(response)
+    found = (attached_report(link) or _carried(getattr(link, "response", None)) for link in links)
+    return next((report for report in found if report is not None), GuardReport())
+
+
+def _links(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and all that it came from, the nearest first.
+
+    An error of `requests`, or one that knows its request, is not about what was being handled when it was raised.
+    """
+    waiting, seen = [error], set[int]()
+    while waiting:
+        found = waiting.pop(0)
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        own = isinstance(found, RequestException) and (
+            type(found).__module__ == _REQUESTS or found.request is not None or found.response is not None
+        )
+        group = found.exceptions if isinstance(found, BaseExceptionGroup) else ()
+        origins = (found.__cause__, None if own else found.__context__, *group)
+        waiting += [origin for origin in origins if origin is not None]
+
+
+def _carried(response: object) -> GuardReport | None:
+    """Return the report of the response that an exception carries; None if it is no CRM answer."""
+    return (attached_report(response) or _read(response)) if isinstance(response, Response) else None
+
+
+def _read(response: Response) -> GuardReport | None:
+    """Return what a response itself tells, None if it is no CRM answer that can be looked into."""
+    request: object = response.request  # of a response made by hand anything, and no status at all
+    status: object = response.status_code
+    if not isinstance(request, PreparedRequest) or not isinstance(status, int):
+        return None
+    method, url = request.method or "", request.url or ""
+    # The guard that sent it knows which URLs are CRM calls: a gateway may have paths of its own.
+    address = Address(url, getattr(getattr(response, "connection", None), "tail_of", _usual_tail)(url))
+    if address.tail < 0 or not may_hold_items(status, reads=method in READ_METHODS):
+        return None
+    body = _body_of(response)
+    if body is None and status < CLIENT_ERROR:  # whoever has read it knows more than we do
+        return None
+    named = read_request(method, address, lambda: _plain_body(request), external="X-EXTERNAL" in request.headers)
+    wish = seconds_to_wait(response.headers.get("Retry-After"))
+    answer = read_answer(response, status, body, named, retry_after=wish)
+    judge = Judge(named, _DEFAULTS.retry_actions, address.version)
+    error = error_in(answer, named)
+    return GuardReport(
+        outcomes=outcomes_in(answer, judge),
+        retry_after=error.retry_after if error else None,
+        error=error,
+        _response=response,
+    )
+
+
+def _body_of(response: Response) -> bytes | None:
+    """Return the body; None where it was read as a stream, in part or in whole."""
+    if getattr(response, "_content", False) is False and _was_read(response):
+        return None
+    return response.content or b""
+
+
+def _plain_body(request: PreparedRequest) -> bytes | str | None:
+    """Return the body if it is bytes or text, None if it is a stream: nothing is read."""
+    return request.body if isinstance(request.body, bytes | str) else None
+
+
+def _was_read(response: Response) -> bool:
+    raw = response.raw
+    try:
+        return bool(getattr(response, "_content_consumed", False) or raw.closed or raw.tell() > 0)
+    except Exception:  # noqa: BLE001 (not every raw object can tell)
+        return False
+
+
+def _portable_request(request: PreparedRequest | None) -> PreparedRequest | None:
+    """Copy `request` without what cannot travel: hooks, and a body that is a stream."""
+    if request is None:
+        return None
+    portable = request.of(request) if isinstance(request, RemainingRequest) else request.copy()
+    portable.hooks = default_hooks()
+    if not isinstance(portable.body, bytes | str):
+        portable.body = None
+    return portable
+
+
+def _portable_response(response: Response | None) -> Response | None:
+    if response is None:
+        return None
+    portable = copy.copy(response)
+    portable.request = _portable_request(response.request)  # type: ignore[assignment]
+    portable.history = [_portable_response(earlier) for earlier in response.history]  # type: ignore[misc]
+    return portable
+
+
+def _kept_request(request: PreparedRequest | None) -> RemainingRequest | None:
+    """Copy `request` as a pickle is to hold it: it leaves its own credentials behind."""
+    portable = _portable_request(request)
+    return RemainingRequest.of(portable) if portable is not None else None
+
+
+def _kept_response(response: Response | None) -> Response | None:
+    """Copy `response` as a pickle is to hold it, without what its headers, cookies and URLs have of credentials."""
+    kept = _portable_response(response)
+    if kept is None:
+        return None
+    kept.request = _kept_request(kept.request)  # type: ignore[assignment]
+    kept.history = [_kept_response(earlier) for earlier in kept.history]  # type: ignore[misc]
+    kept.url = bare_url(kept.url or "")[0]
+    headers, _ = bare_headers(kept.headers)
+    kept.headers = CaseInsensitiveDict({name: headers[name] for name in headers if name.lower() not in _LINKS})
+    kept.cookies = RequestsCookieJar()
+    return kept

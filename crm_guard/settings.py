@@ -1,9 +1,8 @@
-"""What the guard may do, how long, and for which calls: one frozen object, and the places it is read from.
+"""The settings of a guard: one frozen object, and how it is loaded from arguments, environment, mapping or file.
 
-:class:`GuardSettings` states each rule once, as the annotation of its field. `msgspec` applies the
-annotations when it converts; the constructor, `msgspec.structs.replace` and unpickling apply them through
-`__post_init__`. :func:`load_settings` and :func:`origins` read the same fields by name: no setting is spelled
-twice.
+The rule of each setting is stated once, in the annotation of its field in :class:`GuardSettings`. `msgspec.convert`
+applies the annotations; the constructor, `msgspec.structs.replace` and unpickling apply them through
+`__post_init__`. :func:`load_settings` and :func:`origins` take the names of the settings from these fields.
 """
 
 from __future__ import annotations
@@ -29,19 +28,17 @@ if TYPE_CHECKING:
 
 
 ENV_PREFIX = "CRM_GUARD_"
-"""What the environment variable of a setting begins with: `timeout` is `CRM_GUARD_TIMEOUT`."""
+"""Prefix of the environment variables: `timeout` is read from `CRM_GUARD_TIMEOUT`."""
 
 DEFAULT_PATH_PATTERN = r"/crm(/[^/]+)?/v\d+(\.\d+)?/"
-"""What the path of a CRM call begins with, as Zoho serves it."""
+"""Matches the beginning of the URL path of a CRM call, as Zoho serves it."""
 
 Source: TypeAlias = Mapping[str, Any] | str | os.PathLike[str] | None
-"""Where settings may be read from: a mapping, or the path of a TOML file."""
+"""What settings may be loaded from: a mapping, or the path of a TOML file."""
 
 # No platform can wait longer than TIMEOUT_MAX at once, so neither a budget nor a wait may be longer.
-_Budget = Annotated[float, Meta(ge=0, le=TIMEOUT_MAX, description=f"a number of seconds, 0 to {TIMEOUT_MAX:.0f}")]
-_Wait = Annotated[
-    float, Meta(gt=0, le=TIMEOUT_MAX, description=f"a number of seconds above 0, up to {TIMEOUT_MAX:.0f}")
-]
+_Budget = Annotated[float, Meta(ge=0, le=TIMEOUT_MAX, description="a number of seconds, 0 or more")]
+_Wait = Annotated[float, Meta(gt=0, le=TIMEOUT_MAX, description="a number of seconds above 0")]
 _Growth = Annotated[float, Meta(ge=1, le=sys.float_info.max, description="a finite number, 1 or more")]
 _Share = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
 _FromOne = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
@@ -62,17 +59,15 @@ _Registry = Annotated[
         description='"memory", or a URL that begins with redis://, rediss:// or unix://',
     ),
 ]
-_Pattern = Annotated[
-    str, Meta(min_length=1, description='a regular expression; "/" for every path, an empty one is refused')
-]
+_Pattern = Annotated[str, Meta(min_length=1, description='a regular expression, not empty; "/" for every path')]
 
 
 class SettingsError(ValueError):
-    """A setting is unknown or has a value that is not allowed. The text names field, value, origin and choice."""
+    """A setting is unknown or has a value that is not allowed. The text names setting, origin and rule."""
 
 
 class SettingsOptions(TypedDict, total=False):
-    """The fields of `GuardSettings`, each of which may be left out. A test keeps the two alike."""
+    """The fields of `GuardSettings`, all optional. A test compares the two."""
 
     attempts: int
     timeout: float
@@ -95,43 +90,43 @@ class SettingsOptions(TypedDict, total=False):
 class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How one guard behaves: frozen, hashable, picklable, equal by value, safe to share between threads.
 
-    All times are in seconds. Whole numbers are welcome where a `float` is meant, lists where a tuple is, and
-    both are stored as the type below. `True` is no number here, and neither NaN nor infinity is ever
-    accepted. The `repr` shows nothing of a `lock_registry` URL but its scheme: a password may be anywhere in it.
+    All times are in seconds. An `int` is accepted for a `float` and a list for a tuple; both are converted to the
+    type below. `True` is not accepted as a number, nor are NaN and infinity. The `repr` shows only the scheme of a
+    `lock_registry` URL, since the rest may hold a password.
     `msgspec.structs.replace(settings, timeout=5)` makes a changed copy, with every rule checked again.
 
     Attributes:
         attempts: Sends in total for one call, the first included; 1 or more. 1 never sends again. With the
             default waits, `timeout` ends a call first.
-        timeout: Budget of one call in seconds, from its first refusal on, for waits and resends together; 0
+        timeout: Budget of one call in seconds, counted from its first refusal, for waits and resends together; 0
             or more. 0 never waits: a locked record fails at once.
         wait_initial: Ceiling of the first wait in seconds; above 0, at most `wait_max`.
         wait_max: Ceiling of every wait in seconds; at least `wait_initial`. Equal to it: waits do not grow.
-        wait_exp_base: What the ceiling is multiplied by after each wait; 1 or more. 1: waits do not grow.
+        wait_exp_base: Factor by which the ceiling grows after each wait; 1 or more. 1: waits do not grow.
         wait_jitter: Share of each wait that is random, 0 to 1. 0: each wait is exactly its ceiling; 0.2:
-            between 80 and 100 % of it; 1: anything up to it, so some waits are almost none.
-        retry_actions: Values of `details.action` that are waited for, compared as they are, upper and lower
-            case apart. Empty: nothing is ever sent again, refusals are only explained.
-        raise_on: `"failure"`: raise where CRM applied nothing of a call; `"partial"`: raise where any record
+            between 80 and 100 % of it; 1: anything up to it, so some waits are close to 0.
+        retry_actions: Values of `details.action` that are waited for; case-sensitive. Empty: nothing is ever sent
+            again, refusals are only explained.
+        raise_on: `"failure"`: raise if CRM applied nothing of a call; `"partial"`: raise if any record
             stayed blocked; `"never"`: always return the response, with its report.
-        hints_in_body: Also append the hint to the `message` of a blocked item in the response body. Most
-            clients show their user nothing else. False leaves messages as CRM wrote them.
+        hints_in_body: Also append the hint to the `message` of a blocked item in the response body, which is all
+            that most clients show to their user. False leaves messages as CRM wrote them.
         diagnose: Spend one more GET to learn the approval state behind a `NOT_APPROVED`. False: no extra
-            request is ever made, and the hint names every case that is possible.
-        share_locks: Let threads (and, with a Redis registry, hosts) share what they know of a lock, so that
-            one of them asks for all. False: each call finds out for itself.
-        lock_registry: Where that knowledge lives: `"memory"` for this process, or a `redis://`, `rediss://`
-            or `unix://` URL. Special characters of a password are percent-encoded. What redis-py could not use
-            is refused at once; no text shows more of a URL than its scheme.
-        wake_at_once: How many waiting calls one unlock sets off together; 1 or more. 1: one after the other.
-            CRM answers 429 to more calls at once than the plan of the organisation allows.
+            request is made, and the hint names every possible case.
+        share_locks: Let threads (and, with a Redis registry, hosts) share the state of a lock, so that one
+            call asks CRM on behalf of all. False: each call asks by itself.
+        lock_registry: Where that state is kept: `"memory"` for this process, or a `redis://`, `rediss://` or
+            `unix://` URL. Percent-encode special characters of the password. A URL that redis-py cannot use is
+            refused at once. Error texts show only the scheme.
+        wake_at_once: How many waiting calls are sent together when a record unlocks; 1 or more. 1: one after the
+            other. CRM answers 429 to more concurrent calls than the plan of the organisation allows.
         min_credits: Stop waiting once `X-API-CREDITS-REMAINING` is at or below this number of API credits; 0
             or more. 0: only when none is left.
-        max_inspect_bytes: Largest response body that is looked into, in bytes; 0 or more. A larger one is
-            passed through unread, so 0 leaves locks and refusals alone.
-        path_pattern: Regular expression that says which URL paths are CRM calls, matched at the beginning of the
-            path. It decides only whether; what a call is about is read behind its version (`/v8/`), and a path
-            without one is none. The rest is not touched.
+        max_inspect_bytes: Largest response body that is inspected, in bytes; 0 or more. A larger one is passed
+            through unread, so 0 disables the guard.
+        path_pattern: Regular expression for the URL paths of CRM calls, matched at the beginning of the path. Other
+            calls are passed through, as are paths without an API version (`/v8/`): module and record are read
+            from what follows the version.
 
     Raises:
         SettingsError: A value has the wrong type or is out of range, or `wait_max` is less than
@@ -159,10 +154,10 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in _FIELDS:
-            msgspec.structs.force_setattr(self, name, _checked(name, getattr(self, name)))
-        # Positive form: it must be seen to hold.
+            msgspec.structs.force_setattr(self, name, _check(name, getattr(self, name)))
+        # In the positive form, which NaN fails.
         if not self.wait_max >= self.wait_initial:
-            msg = f"wait_max={self.wait_max!r} has to be at least wait_initial={self.wait_initial!r}"
+            msg = f"wait_max={self.wait_max!r} must be at least wait_initial={self.wait_initial!r}"
             raise SettingsError(msg)
 
     def __repr__(self) -> str:
@@ -170,7 +165,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
         return f"{type(self).__name__}({shown})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [(name, _discreet(name, getattr(self, name))) for name in _FIELDS]
+        return [(name, _redacted(name, getattr(self, name))) for name in _FIELDS]
 
     def waits(self, random: Callable[[], float]) -> Iterator[float]:
         """Return the waits of one call in seconds, without end: whoever asks decides when to stop.
@@ -199,32 +194,32 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
 def load_settings(
     source: Source = None, *, env: Mapping[str, str] | None = None, **overrides: Unpack[SettingsOptions]
 ) -> GuardSettings:
-    """Read settings from arguments, environment, a mapping or file, and defaults: the first that has it wins.
+    """Load settings from arguments, environment, a mapping or file, and defaults; the first that has one wins.
 
-    Every value is checked, also one that a stronger place overrides: a mistake does not hide until then.
+    Every value is checked, including those that are overridden.
 
     Args:
         source: A mapping such as a dictionary of Django's settings, with keys in lower or upper case; or the
             path of a TOML file. A file is read from its table `[tool.crm_guard]`, or else from its top level;
             a `pyproject.toml` without that table holds no settings. None: no source.
-        env: Environment to read `CRM_GUARD_<FIELD>` from; None: `os.environ`, as it is now. Lists are written
+        env: Environment to read `CRM_GUARD_<FIELD>` from; None: the current `os.environ`. Lists are written
             with commas or as a JSON array, switches as 1, 0, true, false, yes, no, on or off. An empty
-            variable is refused: leave it out for the default.
-        **overrides: Fields of :class:`GuardSettings`, stronger than all else.
+            variable is refused: unset it for the default.
+        **overrides: Fields of :class:`GuardSettings`; they override everything else.
 
     Raises:
-        SettingsError: A name is unknown, a value is not allowed (the text names it, where it came from and
+        SettingsError: A name is unknown, a value is not allowed (the text names the setting, where it came from and
             what is allowed), or the file cannot be read.
     """
-    return _settled(_gathered(source, env, overrides))
+    return _resolve(_collect(source, env, overrides))
 
 
 def origins(
     source: Source = None, *, env: Mapping[str, str] | None = None, **overrides: Unpack[SettingsOptions]
 ) -> dict[str, tuple[Any, str]]:
-    """Return what :func:`load_settings` would use, and where each value came from, in field order.
+    """Return the values that :func:`load_settings` would use, and where each came from, in field order.
 
-    Made to be shown: of a `lock_registry` URL, which may hold a password, there is the scheme alone.
+    Safe to print: a `lock_registry` URL, which may hold a password, is reduced to its scheme.
 
     Args:
         source: As for :func:`load_settings`.
@@ -238,42 +233,42 @@ def origins(
     Raises:
         SettingsError: As for :func:`load_settings`.
     """
-    found = _gathered(source, env, overrides)
-    return {name: (value, found[name][1]) for name, value in _settled(found).__rich_repr__()}
+    found = _collect(source, env, overrides)
+    return {name: (value, found[name][1]) for name, value in _resolve(found).__rich_repr__()}
 
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(GuardSettings)}
 
-_Found: TypeAlias = dict[str, tuple[Any, str]]
-"""Field -> checked value and the text of its origin."""
+_Values: TypeAlias = dict[str, tuple[Any, str]]
+"""Field -> checked value, and the origin as a text."""
 
 
-# One value
+# Checking one value
 
 
-def _checked(name: str, value: Any, origin: str = "") -> Any:
-    """Return `value` in the type of field `name`."""
+def _check(name: str, value: Any, origin: str = "") -> Any:
+    """Return `value` converted to the type of field `name`; raise :class:`SettingsError` if it is not allowed."""
     try:
-        return _converted(name, value)
+        return _convert(name, value)
     except msgspec.ValidationError:
         reason = ""
     except ValueError as error:
         reason = f" ({error})"
-    # From here on nothing quotes the value: no error hangs on the one below.
-    shown = _discreet(name, value)
+    # Raised outside the `except` blocks: a chained error might quote the value.
+    shown = _redacted(name, value)
     if name == "path_pattern" and shown != value:
         reason = ""  # it may quote a piece of the pattern
     where = f"{origin}: " if origin else ""
-    msg = f"{where}{name}={_shown(shown)} has to be {_allowed(name)}{reason}"
+    msg = f"{where}{name}={_written(shown)} must be {_rule(name, value)}{reason}"
     raise SettingsError(msg)
 
 
-def _converted(name: str, value: Any) -> Any:
+def _convert(name: str, value: Any) -> Any:
     if isinstance(value, float):
         value = float(value)  # msgspec refuses subclasses, numpy's among them
     value = msgspec.convert(value, _FIELDS[name].type)
-    if name in _BEYOND_TYPES:
-        _BEYOND_TYPES[name](value)
+    if name in _FURTHER_CHECKS:
+        _FURTHER_CHECKS[name](value)
     return value
 
 
@@ -289,18 +284,22 @@ def _check_registry(value: str) -> None:
         check_url(value)
 
 
-_BEYOND_TYPES: dict[str, Callable[[str], None]] = {
+_FURTHER_CHECKS: dict[str, Callable[[str], None]] = {
     "path_pattern": _check_pattern,
     "lock_registry": _check_registry,
 }
-"""What an annotation cannot say."""
+"""Checks that an annotation cannot express."""
 
 
-def _allowed(name: str) -> str:
-    return next(str(meta.description) for meta in _FIELDS[name].type.__metadata__)
+def _rule(name: str, value: object) -> str:
+    """Return what is allowed in field `name`, in words; of a time that is too long, the limit."""
+    meta = next(meta for meta in _FIELDS[name].type.__metadata__ if isinstance(meta, Meta))
+    if isinstance(value, (int, float)) and meta.le == TIMEOUT_MAX and value > TIMEOUT_MAX:
+        return f"at most {TIMEOUT_MAX:.0f} seconds"
+    return str(meta.description)
 
 
-# What may be shown. A URL with a password, or a whole mapping with one, may stand where it does not belong.
+# Redaction. A URL with a password, or a mapping that contains one, may have been given for the wrong setting.
 
 # In a path an "@" alone is harmless: the home directory may be named after an account.
 _PATH_MAY_BE_URL = re.compile(
@@ -319,76 +318,78 @@ class _Hidden:
         return f"<{self._kind}>"
 
 
-def _discreet(name: str, value: Any) -> Any:
-    """Return the value of a field as it may be shown, also where it is refused."""
+def _redacted(name: str, value: Any) -> Any:
+    """Return the value of a field without secrets; it may be of any type, as a refused value is."""
     if name == "lock_registry":
         shown: Any = value if value is None else _Hidden(value)
         return masked_url(value) if isinstance(value, str) else shown
     if type(value) in (list, tuple):
-        harmless = type(value)(map(_plain, value)) == value
+        harmless = type(value)(map(_redacted_value, value)) == value
         return value if harmless else "***"  # as a whole: a URL with commas may have been taken for a list
-    return _plain(value)
+    return _redacted_value(value)
 
 
-def _plain(value: Any) -> Any:
-    """Return `value` if it is a number or a text that is no URL."""
+def _redacted_value(value: Any) -> Any:
+    """Return `value` if it is None, a number, or a string that is not a URL; otherwise a placeholder."""
     if isinstance(value, str):
         return "***" if MAY_BE_URL.search(value) else value
     return value if value is None or isinstance(value, (int, float)) else _Hidden(value)
 
 
-def _shown(value: Any) -> str:
+def _written(value: Any) -> str:
     try:
         return repr(value)
     except ValueError:  # a whole number with too many digits for Python to write
         return f"<{type(value).__name__}>"
 
 
-# All places
+# Merging the origins
 
 
-def _gathered(source: Source, env: Mapping[str, str] | None, overrides: Mapping[str, Any]) -> _Found:
-    """Return every field with the value of the strongest place that has it."""
+def _collect(source: Source, env: Mapping[str, str] | None, overrides: Mapping[str, Any]) -> _Values:
+    """Return the value of each field, from the first origin that has it."""
     defaults = {name: (field.default, "default") for name, field in _FIELDS.items()}
     environment = _from_env(os.environ if env is None else env)
     return defaults | _from_source(source) | environment | _from_mapping(overrides, "argument")
 
 
-def _settled(found: _Found) -> GuardSettings:
+def _resolve(found: _Values) -> GuardSettings:
     try:
         return GuardSettings(**{name: value for name, (value, _) in found.items()})
-    except SettingsError as error:  # each value was checked on its own: what is left lies between two of them
+    except SettingsError as error:  # each value is valid by itself: two of them contradict each other
         places = ", ".join(f"{name} from {found[name][1]}" for name in _FIELDS if f"{name}=" in str(error))
         msg = f"{error} ({places})"
         raise SettingsError(msg) from None
 
 
-def _from_mapping(given: Mapping[str, Any], origin: str) -> _Found:
-    found: _Found = {}
+def _from_mapping(given: Mapping[str, Any], origin: str) -> _Values:
+    found: _Values = {}
     for key, value in given.items():
-        name = _field_of(key, origin)
+        name = _field_name(key, origin)
         if name in found:
             msg = f"{origin}: {name} is given twice, in lower and in upper case"
             raise SettingsError(msg)
-        found[name] = (_checked(name, value, origin), origin)
+        found[name] = (_check(name, value, origin), origin)
     return found
 
 
-def _field_of(key: str, origin: str) -> str:
+def _field_name(key: str, origin: str) -> str:
     for name in _FIELDS:
         if key in (name, name.upper()):
             return name
-    raise _unknown(key, origin, str)
+    raise _unknown_error(key, origin, str)
 
 
-def _unknown(key: str, origin: str, spelled: Callable[[str], str]) -> SettingsError:
-    """Return the error for a key that is no setting, with the name that was probably meant."""
+def _unknown_error(key: str, origin: str, spelled: Callable[[str], str]) -> SettingsError:
+    """Return the error for a key that is not a setting, with the most similar name."""
     from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it
 
     close = get_close_matches(str(key).lower().removeprefix(ENV_PREFIX.lower()), _FIELDS, n=1)
     guess = "".join(f", did you mean {spelled(name)}?" for name in close)
     allowed = ", ".join(map(spelled, _FIELDS))
-    return SettingsError(f"{origin}: unknown setting {_shown(_discreet('', key))}{guess or '.'} Allowed: {allowed}")
+    return SettingsError(
+        f"{origin}: unknown setting {_written(_redacted('', key))}{guess or '.'} Allowed: {allowed}"
+    )
 
 
 # Environment
@@ -400,20 +401,20 @@ def _variable(name: str) -> str:
     return ENV_PREFIX + name.upper()
 
 
-def _from_env(env: Mapping[str, str]) -> _Found:
+def _from_env(env: Mapping[str, str]) -> _Values:
     names = {_variable(name): name for name in _FIELDS}
-    found: _Found = {}
+    found: _Values = {}
     for key in sorted(key for key in env if key.upper().startswith(ENV_PREFIX)):
-        origin = f"environment variable {_plain(key)}"
+        origin = f"environment variable {_redacted_value(key)}"
         if key not in names:
-            raise _unknown(key, origin, _variable)
+            raise _unknown_error(key, origin, _variable)
         name = names[key]
-        found[name] = (_checked(name, _parsed(name, env[key]), origin), origin)
+        found[name] = (_check(name, _parse(name, env[key]), origin), origin)
     return found
 
 
-def _parsed(name: str, text: str) -> Any:
-    """Return what `text` means in field `name`; if it means nothing, `text`, for the check to refuse."""
+def _parse(name: str, text: str) -> Any:
+    """Return `text` converted for field `name`; if that fails, `text` itself, which the check refuses."""
     kind = type(_FIELDS[name].default)
     if kind is str:
         return text
@@ -421,12 +422,12 @@ def _parsed(name: str, text: str) -> Any:
     if kind is bool:
         return _WORDS.get(text.lower(), text)
     try:
-        return _listed(text) if kind is tuple else msgspec.convert(text, kind, strict=False)
+        return _parse_list(text) if kind is tuple else msgspec.convert(text, kind, strict=False)
     except msgspec.MsgspecError:
         return text
 
 
-def _listed(text: str) -> Any:
+def _parse_list(text: str) -> Any:
     if text.startswith("["):
         return msgspec.json.decode(text)
     return [part.strip() for part in text.split(",")] if text else text
@@ -435,20 +436,20 @@ def _listed(text: str) -> Any:
 # Mapping or file
 
 
-def _from_source(source: object) -> _Found:
+def _from_source(source: object) -> _Values:
     if source is None:
         return {}
     if isinstance(source, Mapping):
         return _from_mapping(source, "mapping")
     path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     if not isinstance(path, str):
-        msg = f"source={_shown(_plain(source))} has to be a mapping, or the path of a TOML file"
+        msg = f"source={_written(_redacted_value(source))} must be a mapping, or the path of a TOML file"
         raise SettingsError(msg)
     origin = f"file {'***' if _PATH_MAY_BE_URL.search(path) else path}"
-    return _from_mapping(_table_of(_document_at(path, origin), origin), origin)
+    return _from_mapping(_settings_table(_read_toml(path, origin), origin), origin)
 
 
-def _document_at(path: str, origin: str) -> dict[str, Any]:
+def _read_toml(path: str, origin: str) -> dict[str, Any]:
     with first_import:
         import tomllib  # noqa: PLC0415 - only a file needs it
 
@@ -462,7 +463,7 @@ def _document_at(path: str, origin: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         place = _TOML_PLACE.search(str(error))
         reason = f"is not valid TOML: {place[0] if place else 'nested too deeply, or a number too long'}"
-    # Raised out here, so that no error hangs on it: their texts quote the path or keys, and some carry the file.
+    # Raised outside the `except` blocks: the texts of those errors quote the path or keys, and some hold the file.
     msg = f"{origin}: {reason}"
     raise SettingsError(msg)
 
@@ -470,16 +471,16 @@ def _document_at(path: str, origin: str) -> dict[str, Any]:
 _TOML_PLACE = re.compile(r"at (line \d+, column \d+|end of document)(?=\)\Z)")
 
 
-def _table_of(document: dict[str, Any], origin: str) -> Mapping[str, Any]:
-    """Return the settings among everything that a TOML file may hold."""
+def _settings_table(document: dict[str, Any], origin: str) -> Mapping[str, Any]:
+    """Return the table of a TOML document that holds the settings."""
     tool = document.get("tool")
     tables = tool if isinstance(tool, dict) else {}
     if "crm-guard" in tables:
-        msg = f"{origin}: [tool.crm-guard] has to be spelled [tool.crm_guard]"
+        msg = f"{origin}: [tool.crm-guard] must be written [tool.crm_guard]"
         raise SettingsError(msg)
     is_project = not document.keys().isdisjoint(("tool", "project", "build-system", "dependency-groups"))
     table = tables.get("crm_guard", {} if is_project else document)
     if not isinstance(table, dict):
-        msg = f"{origin}: tool.crm_guard={_shown(_plain(table))} has to be a table"
+        msg = f"{origin}: tool.crm_guard={_written(_redacted_value(table))} must be a table"
         raise SettingsError(msg)
     return table

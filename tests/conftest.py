@@ -11,28 +11,7 @@ from urllib3 import HTTPResponse
 
 from crm_guard import GuardAdapter, GuardSettings
 from crm_guard.simulator import Simulator
-
-
-class FakeClock:
-    """A clock that a wait moves forward at once. Use it for the simulator too: `Simulator(clock=clock)`."""
-
-    def __init__(self):
-        self.seconds = 0.0
-        self.waits = []
-        self.during_wait = lambda: None
-
-    def __call__(self):
-        return self.seconds
-
-    def now(self):
-        return self.seconds
-
-    def wait(self, event, timeout):
-        self.waits.append(timeout)
-        self.during_wait()
-        if not event.is_set():
-            self.seconds += timeout
-        return event.is_set()
+from crm_guard.testing import ManualClock
 
 
 class Recorder(list):
@@ -69,7 +48,7 @@ class Canned(HTTPAdapter):
 
 @pytest.fixture
 def clock():
-    return FakeClock()
+    return ManualClock()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import time
 import tracemalloc
 import types
 import zlib
+from dataclasses import replace
 
 import pytest
 import requests
@@ -187,7 +188,7 @@ class TestADiagnosis:
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS[way]]
         refused(session, hostile.url + "/1", timeout=5)
         assert hostile.dropped.wait(5)
-        for thread in session.guard.astray.values():
+        for thread in session.guard.context.late.values():
             thread.join(5)
             assert not thread.is_alive()
 
@@ -375,7 +376,7 @@ class TestAStream:
     def test_without_a_timeout_is_looked_into_to_its_end(self, hostile, session):
         headers = {**LONG, "Content-Length": len(LOCKED_BODY)}
         hostile.scripts = [drips(head(400, headers) + LOCKED_BODY[:-5], LOCKED_BODY[-5:])]
-        session.guard.settings = GuardSettings(timeout=0)
+        session.guard.context = replace(session.guard.context, settings=GuardSettings(timeout=0))
         error, _ = refused(session, hostile.url + "/1", RecordLockedError, stream=True)
         assert error.response.content == LOCKED_BODY
 
@@ -384,7 +385,8 @@ LOCKED_BODY = json.dumps({"data": [LOCK]}).encode()
 
 
 def test_an_answer_that_breaks_while_it_is_made_usable_leaves_the_report(hostile, session):
-    session.guard.settings = GuardSettings(timeout=2, wait_initial=0.01, wait_max=0.01, raise_on="partial")
+    policy = GuardSettings(timeout=2, wait_initial=0.01, wait_max=0.01, raise_on="partial")
+    session.guard.context = replace(session.guard.context, settings=policy)
     page = head(502, {"Content-Type": "text/html", "Content-Length": 100})
     hostile.scripts = [says({"data": [LOCK]}, 400), lambda write: (write(page + b"Bad Gate"), breaks())]
     request = session.prepare_request(requests.Request("PUT", hostile.url + "/1", json=ROW))
@@ -402,7 +404,8 @@ def test_p4_a_call_takes_no_longer_than_its_sends_its_budget_and_the_diagnosis(h
     """The sentence in the README: the first send, `timeout`, a send that began within it, and the diagnosis."""
     send, budget, diagnosis = 0.1, 0.3, 0.1
     monkeypatch.setattr(crm_guard._transport.diagnosis, "SECONDS", diagnosis)
-    session.guard.settings = GuardSettings(timeout=budget, wait_initial=0.02, wait_max=0.02, raise_on="never")
+    policy = GuardSettings(timeout=budget, wait_initial=0.02, wait_max=0.02, raise_on="never")
+    session.guard.context = replace(session.guard.context, settings=policy)
 
     def slowly(script):
         def late(write):

@@ -16,19 +16,19 @@ class TestTheSystemClock:
         assert instants == sorted(instants)
         assert abs(clock.now() - time.monotonic()) < 1
 
-    def test_waits_until_the_event_is_set_and_tells_so(self):
-        event, ready, clock, told = Wake(), threading.Event(), SystemClock(), []
+    def test_waits_until_the_event_is_set_and_returns_true(self):
+        event, ready, clock, results = Wake(), threading.Event(), SystemClock(), []
 
         def wait():
             ready.set()
-            told.append(clock.wait(event, 30))
+            results.append(clock.wait(event, 30))
 
         thread = threading.Thread(target=wait)
         thread.start()
         assert ready.wait(10)
         event.set()
         thread.join(10)
-        assert told == [True]
+        assert results == [True]
 
     def test_waits_no_longer_than_told(self):
         clock = SystemClock()
@@ -75,7 +75,7 @@ class TestAWake:
             signal.signal(signal.SIGALRM, before)
         assert len(fired) > 300
 
-    def test_hears_of_a_signal_that_did_not_interrupt_its_sleep(self):
+    def test_notices_a_signal_that_did_not_interrupt_its_sleep(self):
         """So it is with one that arrives in the microsecond before the main thread falls asleep."""
         wake, clock = Wake(), SystemClock()
         before = signal.signal(signal.SIGUSR1, lambda *_: wake.set())

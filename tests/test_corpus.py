@@ -7,10 +7,12 @@ from urllib.parse import urlencode
 
 import pytest
 
+from crm_guard._protocol.address import Address
 from crm_guard._protocol.endpoints import Resend
 from crm_guard._protocol.envelope import read_envelope
 from crm_guard._protocol.inspection import MARK
-from crm_guard._protocol.request_records import read_call, resolve
+from crm_guard._protocol.matching import resolve
+from crm_guard._protocol.request_records import read_request
 from crm_guard.remediation import candidates
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.json"))
@@ -23,10 +25,10 @@ def load(path):
     request, response = case["request"], case["response"]
     query = request.get("raw_url_query") or urlencode(request["query"])
     url = f"{PREFIX}{request['path']}" + (f"?{query}" if query else "")
-    start = len(PREFIX) + request["path"].index("/", request["path"].index("/v") + 1) + 1
+    address = Address.of(url)
     body = request["body"]
     sent = body.encode() if isinstance(body, str) else json.dumps(body).encode() if body is not None else None
-    call = read_call(request["method"], url, start, lambda: sent, external="X-EXTERNAL" in str(request))
+    call = read_request(request["method"], address, lambda: sent, external="X-EXTERNAL" in str(request))
     if "body_base64" in response:
         got = base64.b64decode(response["body_base64"])
     else:

@@ -271,7 +271,7 @@ def test_a_diagnosis_that_hangs_ends_at_its_own_limit_with_what_was_learnt(crm, 
     with pytest.raises(NotApprovedError):  # nobody is sent after one that has not come back
         session.put(f"{leads}/{ids[0]}", json=ROW)
     assert [made.method for made in crm.calls] == ["POST", "GET", "GET", "PUT"]
-    (astray,) = session.guard.astray.values()
+    (astray,) = session.guard.context.late.values()
     free.set()
     astray.join(10)
     with pytest.raises(NotApprovedError) as caught:

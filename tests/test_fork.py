@@ -207,7 +207,7 @@ def test_a_mutex_that_a_lost_thread_holds_stops_nobody(url):
         crm_guard.install(URL)
         put(session, "70"), put(session, "80")
         [pool] = guard.poolmanager.pools._container.values()
-        mutexes = [guard.poolmanager.pools.lock, pool.pool.mutex, guard.scopes._mutex, guard.lengths._mutex]
+        mutexes = [guard.poolmanager.pools.lock, pool.pool.mutex, guard.context.scopes._mutex]
         mutexes += [guard.locks.mutex, crm_guard.mounting._hook._mutex]
         held, end = threading.Event(), threading.Event()
 
@@ -237,25 +237,21 @@ def test_a_mutex_that_a_lost_thread_holds_stops_nobody(url):
 def test_guards_of_a_child_share_what_they_shared_and_nothing_is_started(url):
     found = run(
         """
-        class Clock:
-            now = staticmethod(time.monotonic)
-
-            def wait(self, event, timeout):
-                return event.wait(timeout)
+        from crm_guard.testing import ManualClock
 
         guard, other = GuardAdapter(), GuardAdapter()
         twin = guard.around(HTTPAdapter())
-        far = crm_guard.install(settings={"lock_registry": "redis://127.0.0.1:1/0"}, clock=Clock()).__enter__()
-        before, registry = (guard.stops, guard.scopes, guard.lengths), far.locks
+        clock = ManualClock()
+        far = crm_guard.install(settings={"lock_registry": "redis://127.0.0.1:1/0"}, clock=clock).__enter__()
+        before, registry = (guard.context.stops, guard.context.scopes), far.locks
 
         def in_child():
-            after = guard.stops, guard.scopes, guard.lengths
+            after = guard.context.stops, guard.context.scopes
             return {
                 "threads": threading.active_count(),
                 "inherited": [old for old, new in zip(before, after) if old is new],
-                "a twin shares all": (twin.stops, twin.scopes, twin.lengths) == after,
-                "a stranger does not": other.stops is not guard.stops and other.scopes is not guard.scopes,
-                "but lengths": guard.lengths is other.lengths is GuardAdapter().lengths,
+                "a twin shares all": (twin.context.stops, twin.context.scopes) == after,
+                "a stranger does not": other.context.stops is not guard.context.stops,
                 "and locks": guard.locks is other.locks is GuardAdapter().locks,
                 "a registry sees to itself": far.locks is registry,
             }
@@ -269,7 +265,7 @@ def test_guards_of_a_child_share_what_they_shared_and_nothing_is_started(url):
 
 
 @FORKS
-@pytest.mark.parametrize("module", ["crm_guard._transport.guarded_call", "backoff", "inspect"])
+@pytest.mark.parametrize("module", ["crm_guard._transport.driver", "backoff", "inspect"])
 def test_an_import_that_is_under_way_does_not_hang_the_child(url, module):
     found = run(
         """
@@ -386,8 +382,8 @@ class TestInThisProcess:
 
     def test_has_twins_share_what_they_shared(self):
         guard = GuardAdapter()
-        twin, other, scopes = guard.around(HTTPAdapter()), GuardAdapter(), guard.scopes
+        twin, other, before = guard.around(HTTPAdapter()), GuardAdapter(), guard.context
         adapter._renew_all()
-        assert guard.scopes is twin.scopes is not scopes
-        assert guard.stops is twin.stops is not other.stops
-        assert guard.lengths is other.lengths
+        assert guard.context is twin.context is not other.context
+        assert guard.context.scopes is not before.scopes
+        assert guard.context.stops is not before.stops

@@ -17,7 +17,7 @@ from urllib3 import HTTPResponse
 from urllib3.exceptions import ProtocolError
 
 from crm_guard import GuardAdapter, GuardSettings, get_report
-from crm_guard._transport import wire as _wire
+from crm_guard._transport import bodies
 
 OK = {"data": [{"code": "SUCCESS", "details": {"id": "1"}, "message": "", "status": "success"}]}
 LOCK = {
@@ -221,7 +221,7 @@ def test_what_is_read_ahead_is_put_back_where_it_began():
     raw.seek(6)
     response = requests.Response()
     response.raw = raw
-    assert json.loads(_wire.bounded_body(response, 10_000, unread=True)) == OK
+    assert json.loads(bodies.bounded_body(response, 10_000, unread=True)) == OK
     assert raw.tell() == 6
 
 

@@ -8,6 +8,7 @@ import asyncio
 import contextvars
 import threading
 import warnings
+from dataclasses import replace
 
 import pytest
 import requests
@@ -116,7 +117,8 @@ def test_a_registry_from_before_a_patch_begins_anew(canned, monkeypatch, registr
     """Else a greenlet that yields inside its mutex would block all others, as gevent before 25.4 lets it."""
     locks = registry()
     session = canned((400, LOCKED), (200, APPLIED), diagnose=False)
-    session.get_adapter(URL).locks = locks
+    guard = session.get_adapter(URL)
+    guard.context = replace(guard.context, locks=locks)
     monkeypatch.setattr(threading, "Lock", Patched)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -19,6 +19,7 @@ from crm_guard import (
     get_report,
 )
 from crm_guard.clock import Wake
+from crm_guard.locks import WaitContext
 
 URL = "https://www.zohoapis.com/crm/v8/Leads"
 SECRET = "s3cret"
@@ -218,7 +219,7 @@ class TestTheReceiver:
                 json=ROW,
                 headers={"Authorization": SECRET, "Cookie": "a=b"},
             )
-        clock.seconds += 60
+        clock.advance(60)
         return caught.value
 
     @pytest.mark.parametrize("way", ["a pickled error", "a pickled report", "a pickled request", "plain data"])
@@ -315,7 +316,7 @@ class TestTheReceiver:
         arrived = pickle.loads(pickle.dumps(task.remaining_request()))  # noqa: S301
         (record_id,) = task.record_ids
         key = f"{'/'.join(arrived.url.split('/', 3)[:3])}|{record_id}"
-        other = guard.locks.waiter(clock=clock, wake=Wake(), interrupted=lambda: False)
+        other = guard.locks.waiter(WaitContext(clock, Wake(), lambda: False))
         other.verdict(locked=[key], free=())
         with pytest.raises(ValueError, match="Authorization"):
             session.send(arrived)

@@ -121,7 +121,7 @@ def test_it_can_be_sent_later_and_writes_the_records_that_were_left(crm, guard, 
     response = session.put(leads, json={"data": rows}, headers={"Authorization": "Zoho-oauthtoken 1"})
     kept = json.dumps(get_report(response).remaining_request().to_dict())
     assert "oauthtoken" not in kept
-    clock.seconds += 60
+    clock.advance(60)
     later = RemainingRequest.from_dict(json.loads(kept), headers={"Authorization": "Zoho-oauthtoken 2"})
     answer = session.send(later)
     assert answer.status_code == 200
@@ -137,6 +137,6 @@ def test_a_photo_can_be_sent_later(crm, guard, leads, clock):
         session.post(f"{leads}/{lead}/photo", files={"file": ("a.png", image, "image/png")})
     kept = json.loads(json.dumps(caught.value.remaining_request().to_dict()))
     assert "body_base64" in kept
-    clock.seconds += 60
+    clock.advance(60)
     assert session.send(RemainingRequest.from_dict(kept)).ok
     assert crm.writes(lead) == 1

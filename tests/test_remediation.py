@@ -75,7 +75,7 @@ class TestHintForCase:
         ("case", "family", "wording"),
         [
             (REJECTED, Family.DELETE, "uploading another image does not make it deletable"),
-            (REJECTED, PHOTO_WRITE, "does not take this change of it"),
+            (REJECTED, PHOTO_WRITE, "does not accept this change to it"),
             (RECORD, Family.UPDATE, "do not upload or delete images until then"),
             (IMAGE, PHOTO_READ, "repeat the download after that decision, and do not replace or delete"),
             (PROCESS, Family.CONVERT, "approved or rejected in CRM (My Jobs), and convert the lead once"),
@@ -135,8 +135,8 @@ class TestHintForCandidates:
         ("state", "wording"),
         [
             ("approved", "the same call may work at once"),
-            ("merge_pending", "wait for its end and look the record up again"),
-            ("brand_new", "$approval_state, brand_new, does not settle"),
+            ("merge_pending", "wait until it ends and look the record up again"),
+            ("brand_new", "$approval_state, brand_new, does not determine"),
             ("<b>\n", "an unrecognised value"),
         ],
     )
@@ -163,8 +163,8 @@ class TestHintForLock:
 
     def test_the_record_locking_feature_has_calls_that_tell_and_lift_its_lock(self):
         hint = self.lock("record_locking", module="Leads", record_id="111112000000075003")
-        assert f"GET {LOCKING} tells who locked it" in hint
-        assert f"DELETE {LOCKING}/{{lockId}} unlocks it if it was locked by hand" in hint
+        assert f"GET {LOCKING} shows who locked it" in hint
+        assert f"DELETE {LOCKING}/{{lockId}} removes a manual lock" in hint
         assert "retrying on a timer does not help" in hint
 
     @pytest.mark.parametrize("family", Family)

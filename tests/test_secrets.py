@@ -360,7 +360,7 @@ def test_a_path_that_is_not_text_is_no_source() -> None:
             return PASSWORD.encode()
 
     assert str(told(lambda: load_settings(Bytes(), env={}))) == (  # type: ignore[arg-type]
-        "source=<Bytes> has to be a mapping, or the path of a TOML file"
+        "source=<Bytes> must be a mapping, or the path of a TOML file"
     )
 
 
@@ -368,12 +368,12 @@ class TestWhatRedisCouldNotUseIsRefusedAtOnce:
     @pytest.mark.parametrize(
         ("option", "words"),
         [
-            ("db={}", "the option db has to be a whole number"),
-            ("db=0&db={}", "the option db has to be a whole number"),
-            ("password={}&protocol={}", "the option protocol has to be 2 or 3"),
-            ("socket_timeout={}", "the option socket_timeout has to be a number of seconds"),
-            ("retry_on_timeout={}", "the option retry_on_timeout has to be true or false"),
-            ("ssl_cert_reqs={}", "the option ssl_cert_reqs has to be none, optional or required"),
+            ("db={}", "the option db must be a whole number"),
+            ("db=0&db={}", "the option db must be a whole number"),
+            ("password={}&protocol={}", "the option protocol must be 2 or 3"),
+            ("socket_timeout={}", "the option socket_timeout must be a number of seconds"),
+            ("retry_on_timeout={}", "the option retry_on_timeout must be true or false"),
+            ("ssl_cert_reqs={}", "the option ssl_cert_reqs must be none, optional or required"),
             ("{}=1", "the query holds an option other than db, username, password, "),
             ("{}", "the query holds an option other than db, username, password, "),
         ],
@@ -386,8 +386,8 @@ class TestWhatRedisCouldNotUseIsRefusedAtOnce:
     @pytest.mark.parametrize(
         ("url", "words"),
         [
-            ("redis://127.0.0.1/{}", "the path is no number of a database"),
-            ("redis://127.0.0.1/0;password={}", "the path is no number of a database"),
+            ("redis://127.0.0.1/{}", "the path is not a database number"),
+            ("redis://127.0.0.1/0;password={}", "the path is not a database number"),
             ("redis://127.0.0.1/0#password={}", "nothing may follow a '#'"),
             ("unix:///run/redis.sock#password={}", "nothing may follow a '#'"),
             ("redis://127.0.0.1&password={}", "host or port cannot be read"),
@@ -450,7 +450,7 @@ def test_a_source_that_is_none_is_named_by_its_type() -> None:
     value = [urlsplit(f"redis://:{PASSWORD}@{HERE}")]
     with contextlib.suppress(SettingsError):
         load_settings(value, env={})  # type: ignore[arg-type]
-    assert str(told(lambda: load_settings(value, env={}))).startswith("source=<list> has to be")  # type: ignore[arg-type]
+    assert str(told(lambda: load_settings(value, env={}))).startswith("source=<list> must be")  # type: ignore[arg-type]
 
 
 def test_an_argument_that_belongs_into_the_settings_is_not_shown_if_it_may_be_a_url():

@@ -13,6 +13,7 @@ import random
 import subprocess
 import sys
 import traceback
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -82,24 +83,17 @@ BAD: dict[str, list[Any]] = {
     "max_inspect_bytes": NOT_COUNTS,
     "path_pattern": ["", "(", "a{99999999999999999999}", None, 5, b"/crm/", ["/crm/"]],
 }
-# The constructor meets all of them, each other way in the first and the last of every field.
-SOME_BAD = [(name, value) for name, values in BAD.items() for value in (values[0], values[-1])]
+# The constructor is given all of these. Each other way in is given one that an annotation refuses, and one that
+# only a further check does.
+BAD_ON_EACH_WAY_IN = [("wait_jitter", 1.5), ("path_pattern", "(")]
+# Only the environment is parsed from text: one field of each type.
 BAD_TEXTS = {
     "attempts": ["", " ", "0", "-1", "1.5", "many", "true", "nan"],
     "timeout": ["", "-1", "nan", "inf", "2m", "1e300", "true"],
-    "wait_initial": ["", "0", "nan", "-1"],
-    "wait_max": ["", "0", "inf", "8s"],
-    "wait_exp_base": ["", "0.9", "nan", "inf"],
-    "wait_jitter": ["", "1.1", "-0.1", "nan", "20%"],
+    "hints_in_body": ["", "2", "maybe", "y", "None", "-1"],
     "retry_actions": ["", " ", "a,", ",", "[", "[1]", '["a"', '{"a": 1}, [""]x,', '[""]'],
     "raise_on": ["", "always", "never "],
-    "hints_in_body": ["", "2", "maybe", "y"],
-    "diagnose": ["", "None", "t"],
-    "share_locks": ["", "-1", "enabled"],
     "lock_registry": ["", "disk", " memory"],
-    "wake_at_once": ["", "0", "ten"],
-    "min_credits": ["", "-1", "1.5"],
-    "max_inspect_bytes": ["", "-1", "8MiB"],
     "path_pattern": ["", "["],
 }
 FIELDS = [field.name for field in msgspec.structs.fields(GuardSettings)]
@@ -128,7 +122,8 @@ def written(folder: Path, text: str, name: str = "guard.toml") -> Path:
 
 class TestEveryFieldIsCoveredHere:
     def test_tables_of_this_file_name_every_field_and_no_other(self) -> None:
-        assert list(EXAMPLES) == FIELDS == list(BAD) == list(BAD_TEXTS)
+        assert list(EXAMPLES) == FIELDS == list(BAD)
+        assert {type(DEFAULTS[name]) for name in BAD_TEXTS} == {type(default) for default in DEFAULTS.values()}
 
     def test_every_field_has_a_default_of_the_type_that_it_is_stored_as(self) -> None:
         for name, default in DEFAULTS.items():
@@ -174,28 +169,37 @@ class TestConstructor:
         for value in BAD[name]:
             text = refusal(GuardSettings, **{name: value})
             assert text.startswith(f"{name}=")
-            assert " has to be " in text
+            assert " must be " in text
 
     def test_good_value_is_kept(self) -> None:
         for name, (_, value) in EXAMPLES.items():
             assert getattr(GuardSettings(**{name: value}), name) == value
 
     def test_text_names_field_value_and_what_is_allowed(self) -> None:
-        assert refusal(GuardSettings, attempts=0) == "attempts=0 has to be a whole number, 1 or more"
-        assert refusal(GuardSettings, wait_jitter=NAN) == "wait_jitter=nan has to be a number from 0 to 1"
-        assert refusal(GuardSettings, raise_on="x") == (
-            """raise_on='x' has to be "failure", "partial" or "never\""""
-        )
+        assert refusal(GuardSettings, attempts=0) == "attempts=0 must be a whole number, 1 or more"
+        assert refusal(GuardSettings, wait_jitter=NAN) == "wait_jitter=nan must be a number from 0 to 1"
+        assert refusal(GuardSettings, raise_on="x") == ("""raise_on='x' must be "failure", "partial" or "never\"""")
+
+    @pytest.mark.parametrize("value", [1e300, INF, 10**400])
+    def test_time_longer_than_any_platform_can_wait_is_refused_with_the_limit(self, value: float) -> None:
+        limit = f"must be at most {TIMEOUT_MAX:.0f} seconds"
+        assert refusal(GuardSettings, timeout=value).endswith(limit)
+        assert refusal(GuardSettings, wait_max=value).endswith(limit)
+        assert GuardSettings(timeout=TIMEOUT_MAX).timeout == TIMEOUT_MAX
+
+    def test_limit_of_a_time_is_told_only_where_it_is_passed(self) -> None:
+        assert refusal(GuardSettings, timeout=-1) == "timeout=-1 must be a number of seconds, 0 or more"
+        assert refusal(GuardSettings, wait_max=0) == "wait_max=0 must be a number of seconds above 0"
 
     def test_one_string_of_actions_is_told_from_a_list(self) -> None:
         text = refusal(GuardSettings, retry_actions="zia_vision_processing")
-        assert text.startswith("retry_actions='zia_vision_processing' has to be a list of strings, not one string")
+        assert text.startswith("retry_actions='zia_vision_processing' must be a list of strings, not one string")
 
     def test_pattern_that_does_not_compile_is_refused_with_the_reason(self) -> None:
         assert "unterminated subpattern" in refusal(GuardSettings, path_pattern="/crm(")
 
     def test_number_too_long_to_write_is_refused_all_the_same(self) -> None:
-        assert refusal(GuardSettings, attempts=-(10**5000)).startswith("attempts=<int> has to be")
+        assert refusal(GuardSettings, attempts=-(10**5000)).startswith("attempts=<int> must be")
 
     def test_unknown_name_is_a_type_error(self) -> None:
         with pytest.raises(TypeError, match="atempts"):
@@ -207,7 +211,7 @@ class TestConstructor:
 
     def test_wait_max_below_wait_initial_names_both_with_values(self) -> None:
         text = refusal(GuardSettings, wait_initial=5, wait_max=2)
-        assert text == "wait_max=2.0 has to be at least wait_initial=5.0"
+        assert text == "wait_max=2.0 must be at least wait_initial=5.0"
 
     def test_equal_wait_max_and_wait_initial_are_allowed(self) -> None:
         assert GuardSettings(wait_initial=2, wait_max=2).wait_max == 2.0
@@ -262,23 +266,23 @@ class TestTypesAreNormalised:
 
 class TestOtherWaysIn:
     def test_replace_takes_a_good_value(self) -> None:
-        for name, (_, value) in EXAMPLES.items():
-            assert msgspec.structs.replace(GuardSettings(), **{name: value}) == GuardSettings(**{name: value})
+        changed = msgspec.structs.replace(GuardSettings(attempts=7), timeout=5, retry_actions=["a"])
+        assert changed == GuardSettings(attempts=7, timeout=5.0, retry_actions=("a",))
+        assert type(changed.timeout) is float
 
     def test_replace_refuses_a_bad_value(self) -> None:
-        for name, value in SOME_BAD:
+        for name, value in BAD_ON_EACH_WAY_IN:
             assert refusal(msgspec.structs.replace, GuardSettings(), **{name: value}).startswith(f"{name}=")
 
     def test_replace_checks_fields_against_each_other(self) -> None:
         assert "wait_initial=9.0" in refusal(msgspec.structs.replace, GuardSettings(), wait_initial=9)
 
     def test_convert_takes_a_good_value(self) -> None:
-        for name, (_, value) in EXAMPLES.items():
-            assert msgspec.convert({name: value}, GuardSettings) == GuardSettings(**{name: value})
+        converted = msgspec.convert({"timeout": 5, "retry_actions": ["a"]}, GuardSettings)
+        assert converted == GuardSettings(timeout=5.0, retry_actions=("a",))
 
-    @pytest.mark.parametrize("name", FIELDS)
-    def test_convert_refuses_a_bad_value(self, name: str) -> None:
-        for value in (BAD[name][0], BAD[name][-1]):
+    def test_convert_refuses_a_bad_value(self) -> None:
+        for name, value in BAD_ON_EACH_WAY_IN:
             with pytest.raises(msgspec.ValidationError):
                 msgspec.convert({name: value}, GuardSettings)
 
@@ -381,13 +385,13 @@ class TestEnvironment:
             assert settings == GuardSettings(**{name: value})
             assert type(getattr(settings, name)) is type(value)
 
-    @pytest.mark.parametrize("name", FIELDS)
+    @pytest.mark.parametrize("name", BAD_TEXTS)
     def test_bad_value_is_refused_with_variable_value_and_rule(self, name: str) -> None:
         variable = f"CRM_GUARD_{name.upper()}"
         for text in BAD_TEXTS[name]:
             message = refusal(load, env={variable: text})
             assert message.startswith(f"environment variable {variable}: {name}=")
-            assert " has to be " in message
+            assert " must be " in message
 
     @pytest.mark.parametrize("text", ["1", "true", "TRUE", "yes", "Yes", "on", " on "])
     def test_switch_is_on(self, text: str) -> None:
@@ -450,7 +454,7 @@ class TestMapping:
             assert load({name: value}) == load({name.upper(): value}) == GuardSettings(**{name: value})
 
     def test_bad_value_is_refused_with_origin_and_field(self) -> None:
-        for name, value in SOME_BAD:
+        for name, value in BAD_ON_EACH_WAY_IN:
             assert refusal(load, {name: value}).startswith(f"mapping: {name}=")
 
     @pytest.mark.parametrize("key", ["timeuot", "TIMEUOT", "Timeout", "CRM_GUARD_TIMEOUT"])
@@ -474,36 +478,26 @@ class TestMapping:
 
     @pytest.mark.parametrize("source", [5, [("timeout", 3)], b"guard.toml", True, GuardSettings()])
     def test_source_that_is_neither_mapping_nor_path_is_refused(self, source: Any) -> None:
-        assert "has to be a mapping, or the path of a TOML file" in refusal(load, source)
+        assert "must be a mapping, or the path of a TOML file" in refusal(load, source)
 
 
 class TestFile:
     @pytest.mark.parametrize("header", ["", "[tool.crm_guard]\n"])
     def test_file_sets_each_field(self, tmp_path: Path, header: str) -> None:
-        for name, (_, value) in EXAMPLES.items():
-            path = written(tmp_path, f"{header}{name} = {json.dumps(value)}\n")
-            assert load(path) == load(str(path)) == GuardSettings(**{name: value})
+        values = {name: value for name, (_, value) in EXAMPLES.items()}
+        path = written(
+            tmp_path, header + "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+        )
+        assert load(path) == load(str(path)) == GuardSettings(**values)
 
     def test_bad_value_is_refused_with_path_and_field(self, tmp_path: Path) -> None:
         for line in (
-            "attempts = 0",
             "attempts = true",
             'attempts = "3"',
             "timeout = nan",
-            "timeout = inf",
-            "wait_initial = 0.0",
-            "wait_max = -1",
-            "wait_exp_base = 0.5",
-            "wait_jitter = 1.5",
-            'retry_actions = "a"',
+            "wait_max = inf",
             "raise_on = 2026-11-01",
-            "hints_in_body = 1",
-            'diagnose = "no"',
             "share_locks = []",
-            'lock_registry = "disk"',
-            "wake_at_once = 1.0",
-            "min_credits = -1",
-            "max_inspect_bytes = -1",
             "path_pattern = '('",
         ):
             path, name = written(tmp_path, line), line.partition(" = ")[0]
@@ -533,11 +527,11 @@ class TestFile:
 
     def test_table_with_a_hyphen_is_not_silently_ignored(self, tmp_path: Path) -> None:
         path = written(tmp_path, "[tool.crm-guard]\ntimeout = 3\n")
-        assert refusal(load, path) == f"file {path}: [tool.crm-guard] has to be spelled [tool.crm_guard]"
+        assert refusal(load, path) == f"file {path}: [tool.crm-guard] must be written [tool.crm_guard]"
 
     def test_table_that_is_none_is_refused(self, tmp_path: Path) -> None:
         path = written(tmp_path, "[tool]\ncrm_guard = 5\n")
-        assert refusal(load, path) == f"file {path}: tool.crm_guard=5 has to be a table"
+        assert refusal(load, path) == f"file {path}: tool.crm_guard=5 must be a table"
 
     def test_byte_order_mark_is_skipped(self, tmp_path: Path) -> None:
         assert load(written(tmp_path, "\ufefftimeout = 3\n")).timeout == 3.0
@@ -558,11 +552,11 @@ class TestFile:
 
 class TestOverrides:
     def test_each_argument_sets_its_field(self) -> None:
-        for name, (_, value) in EXAMPLES.items():
-            assert load(**{name: value}) == GuardSettings(**{name: value})
+        values = {name: value for name, (_, value) in EXAMPLES.items()}
+        assert load(**values) == GuardSettings(**values)
 
     def test_bad_argument_is_refused_with_origin_and_field(self) -> None:
-        for name, value in SOME_BAD:
+        for name, value in BAD_ON_EACH_WAY_IN:
             assert refusal(load, **{name: value}).startswith(f"argument: {name}=")
 
     def test_unknown_argument_is_refused_with_the_right_one(self) -> None:
@@ -606,7 +600,7 @@ class TestPrecedence:
     def test_fields_that_contradict_each_other_are_named_with_their_places(self) -> None:
         text = refusal(load, {"wait_max": 2}, env={"CRM_GUARD_WAIT_INITIAL": "3"})
         assert text == (
-            "wait_max=2.0 has to be at least wait_initial=3.0 "
+            "wait_max=2.0 must be at least wait_initial=3.0 "
             "(wait_initial from environment variable CRM_GUARD_WAIT_INITIAL, wait_max from mapping)"
         )
 

@@ -1,16 +1,21 @@
 """Many callers on one locked record, over real HTTP: few calls, each write once, no record waits for another."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 import requests
 
 from crm_guard import GuardAdapter, GuardSettings, RecordLockedError, RemainingRequest, get_report
-from crm_guard.locks import MemoryLockRegistry
+from crm_guard.locks import MemoryLockRegistry, WaitContext
 from crm_guard.simulator import Simulator
 
 ROW = {"data": [{"Company": "Zylker"}]}
 QUICK = {"wait_initial": 0.05, "wait_max": 0.1}
+
+
+def hooked(adapter, *hooks):
+    adapter.context = replace(adapter.context, hooks=hooks)
 
 
 @pytest.fixture
@@ -43,7 +48,7 @@ def test_fifty_writers_of_a_record_known_to_be_locked_make_few_calls(busy, worke
     url = f"{busy.url}/crm/v8/Leads/{lead}"
     started = threading.Event()
     scout = worker()
-    scout.get_adapter(url).hooks = (lambda _: started.set(),)
+    hooked(scout.get_adapter(url), lambda _: started.set())
     first = threading.Thread(target=lambda: scout.put(url, json=ROW))
     first.start()
     assert started.wait(10)
@@ -61,7 +66,7 @@ def test_a_lock_delays_no_other_record(busy, worker):
     locked, free = busy.add_record("Leads", state="zia_vision_validation"), busy.add_record("Leads")
     waiting = threading.Event()
     session = worker(attempts=1000)
-    session.get_adapter(busy.url + "/").hooks = (lambda event: waiting.set() if event.kind == "waiting" else None,)
+    hooked(session.get_adapter(busy.url + "/"), lambda event: waiting.set() if event.kind == "waiting" else None)
     blocked = threading.Thread(target=lambda: session.put(f"{busy.url}/crm/v8/Leads/{locked}", json=ROW))
     blocked.start()
     assert waiting.wait(10)
@@ -77,7 +82,7 @@ def test_a_locked_record_is_read_without_a_wait(busy, worker):
     url = f"{busy.url}/crm/v8/Leads/{lead}"
     waiting = threading.Event()
     session = worker(attempts=1000)
-    session.get_adapter(url).hooks = (lambda event: waiting.set() if event.kind == "waiting" else None,)
+    hooked(session.get_adapter(url), lambda event: waiting.set() if event.kind == "waiting" else None)
     blocked = threading.Thread(target=lambda: session.put(url, json=ROW))
     blocked.start()
     assert waiting.wait(10)
@@ -95,7 +100,7 @@ def test_a_guard_that_never_waits_is_not_kept_waiting_by_what_others_know(crm, l
             return session.put(f"{leads}/{lead}", json=ROW)
 
     lead, registry = crm.add_record("Leads"), MemoryLockRegistry()
-    other = registry.waiter(clock=clock, wake=threading.Event(), interrupted=lambda: False)
+    other = registry.waiter(WaitContext(clock, threading.Event(), lambda: False))
     other.verdict(locked=[f"{crm.url}|{lead}"], free=[])
     assert put(**policy).ok
     assert clock.waits == []
@@ -111,14 +116,6 @@ def test_a_call_that_gives_up_leaves_no_lock_behind(crm, guard, leads):
     assert not session.guard.locks
 
 
-def test_no_learnt_wait_is_above_the_ceiling(crm, guard, leads, clock):
-    session = guard(wait_initial=1.0, wait_max=2.0, wait_jitter=0)
-    for _ in range(10):
-        session.guard.lengths.observe(crm.url, 2.9)
-    assert session.put(f"{leads}/{crm.add_record('Leads', locked_for=2.9)}", json=ROW).ok
-    assert clock.waits[0] == 2.0
-
-
 def test_the_rest_of_a_batch_can_be_sent_later(crm, guard, leads, clock):
     ids = [crm.add_record("Leads", **({} if number % 10 else {"locked_for": 60.0})) for number in range(100)]
     response = guard(timeout=0).put(leads, json={"data": [{"id": lead, "Company": "Zylker"} for lead in ids]})
@@ -126,7 +123,7 @@ def test_the_rest_of_a_batch_can_be_sent_later(crm, guard, leads, clock):
     assert response.status_code == 207
     assert report.retry_after > 0
     rest = RemainingRequest.from_dict(report.remaining_request().to_dict(), headers={"Authorization": "new"})
-    clock.seconds += 60.0
+    clock.advance(60.0)
     assert guard().send(rest).status_code == 200
     assert {crm.writes(lead) for lead in ids} == {1}
     assert crm.calls[-1].record_ids == tuple(ids[::10])

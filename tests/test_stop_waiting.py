@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 
 import pytest
 import requests
@@ -107,7 +108,7 @@ class TestClosing:
 
         GuardAdapter(QUICK, lock_registry=Registry()).close()
         adapter = GuardAdapter(QUICK)
-        adapter.locks = Registry()  # as one that the settings made
+        adapter.context = replace(adapter.context, locks=Registry())  # as one that the settings made
         adapter.close()
         assert not closed
 
@@ -133,7 +134,7 @@ class TestStopping:
         adapter = GuardAdapter(PATIENT)
         call = Waiting.__new__(Waiting)
         call.begun = threading.Event()
-        adapter.hooks = (call.hear,)
+        adapter.context = replace(adapter.context, hooks=(call.hear,))
         call.__init__(real_crm, adapter=adapter.around(HTTPAdapter()))
         adapter.stop_waiting()
         assert call.result().reason is GiveUpReason.STOPPED
@@ -176,10 +177,12 @@ class TestStopping:
         adapter = GuardAdapter(GuardSettings(wait_initial=60.0, wait_max=60.0, timeout=90.0))
         first = Waiting.__new__(Waiting)
         first.begun = threading.Event()
-        adapter.hooks = (first.hear,)
+        adapter.context = replace(adapter.context, hooks=(first.hear,))
         first.__init__(real_crm, adapter=adapter)
         asleep = threading.Event()
-        adapter.hooks = (lambda event: asleep.set() if (event.kind, event.attempt) == ("waiting", 0) else None,)
+        early = ("waiting", 0)
+        hook = lambda event: asleep.set() if (event.kind, event.attempt) == early else None  # noqa: E731
+        adapter.context = replace(adapter.context, hooks=(hook,))
         second = Waiting.__new__(Waiting)
         second.begun, second.caught, second.adapter, second.url = asleep, [], adapter, first.url
         second.thread = threading.Thread(target=second.call, daemon=True)

@@ -16,7 +16,7 @@ from crm_guard import (
     get_report,
 )
 from crm_guard.clock import Wake
-from crm_guard.locks import MemoryLockRegistry
+from crm_guard.locks import MemoryLockRegistry, WaitContext
 from crm_guard.simulator import Simulator
 
 ROW = {"data": [{"Company": "Zylker"}]}
@@ -146,7 +146,7 @@ class TestACallOnARecordThatIsKnownToBeLocked:
         registry, lead = MemoryLockRegistry(), stepped_crm.add_record("Leads", locked_for=3.0)
         first = Writer(stepped_crm, steps, registry, lead, wait_initial=5.0, wait_max=5.0)
         first.heard("waiting")
-        known = registry.waiter(clock=steps, wake=Wake(), interrupted=lambda: False)  # a third call that needs it
+        known = registry.waiter(WaitContext(steps, Wake(), lambda: False))  # a third call that needs it
         known.verdict(locked=[f"{stepped_crm.url}|{lead}"], free=[])
         second = Writer(stepped_crm, steps, registry, lead)
         second.heard("waiting")

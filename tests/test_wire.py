@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,7 +20,8 @@ from urllib3 import HTTPResponse, Timeout
 from urllib3.exceptions import MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 
 from crm_guard import GuardAdapter, GuardSettings, RecordLockedError
-from crm_guard._transport import wire as _wire
+from crm_guard._base.retry_after import seconds_to_wait
+from crm_guard._transport import bodies, messages
 
 LIMIT = 2000
 LOCK = {
@@ -174,7 +176,8 @@ class TestAStreamThatWasLookedInto:
 
     @pytest.mark.parametrize("way", WAYS)
     def test_is_waited_out_where_it_holds_a_lock(self, serve, server, session, way):
-        session.get_adapter("http://").settings = GuardSettings(timeout=0, max_inspect_bytes=LIMIT)
+        guard = session.get_adapter("http://")
+    guard.context = replace(guard.context, settings=GuardSettings(timeout=0, max_inspect_bytes=LIMIT))
         serve(REFUSAL, way, status=400)
         with pytest.raises(RecordLockedError) as caught:
             session.put(server.url, stream=True)
@@ -225,7 +228,7 @@ class TestAStreamThatWasLookedInto:
         response = requests.Response()
         response.headers["Content-Encoding"] = "gzip"
         response.raw = HTTPResponse(io.BytesIO(body), headers=response.headers, preload_content=False)
-        assert _wire.bounded_body(response, LIMIT, unread=True) is None
+        assert bodies.bounded_body(response, LIMIT, unread=True) is None
         assert len(response.content) == LIMIT - 5
 
     def test_that_answers_a_head_has_no_body_whatever_it_announces(self, server, session):
@@ -318,9 +321,9 @@ def answered(content):
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_another_adapter_has_read_already_is_read_from_it(stream):
     response = answered(REFUSAL)
-    assert _wire.bounded_body(response, LIMIT, unread=stream) == REFUSAL
-    assert _wire.bounded_body(response, 3, unread=stream) is None
-    assert _wire.bounded_body(answered(None), LIMIT, unread=stream) is None
+    assert bodies.bounded_body(response, LIMIT, unread=stream) == REFUSAL
+    assert bodies.bounded_body(response, 3, unread=stream) is None
+    assert bodies.bounded_body(answered(None), LIMIT, unread=stream) is None
 
 
 def test_a_body_that_nobody_wants_is_read_or_else_closed():
@@ -330,7 +333,7 @@ def test_a_body_that_nobody_wants_is_read_or_else_closed():
 
     response = requests.Response()
     response.raw = Broken()
-    _wire.discard(response)
+    messages.discard(response)
     assert response.raw.closed
 
 
@@ -369,35 +372,34 @@ class TestBodies:
     def test_are_seen_and_sent_again_where_that_is_safe(self, body, seen, again):
         request = prepared()
         request.prepare_body(body, None)
-        assert _wire.body_bytes(request) == seen
-        assert _wire.replayable(request) is again
+        assert messages.body_bytes(request) == seen
+        assert messages.replayable(request) is again
 
     def test_in_files_are_read_from_where_they_stood_and_left_ready(self):
         file = io.BytesIO(b"--abc")
         file.seek(2)
         request = prepared(file)
-        assert _wire.body_bytes(request) == b"abc"
-        assert _wire.plain_body(request) is None
-        assert _wire.copy_of(request, None, None).body.read() == b"abc"
+        assert messages.body_bytes(request) == b"abc"
+        assert messages.copy_of(request, None, None).body.read() == b"abc"
 
     def test_in_closed_files_cannot_be_sent_again(self):
         file = io.BytesIO(b"abc")
         request = prepared(file)
         file.close()
-        assert not _wire.replayable(request)
-        assert _wire.body_bytes(request) is None
+        assert not messages.replayable(request)
+        assert messages.body_bytes(request) is None
 
     def test_in_files_that_do_not_go_back_are_not_seen(self):
-        assert _wire.body_bytes(prepared(Pipe(b"abc"))) is None
+        assert messages.body_bytes(prepared(Pipe(b"abc"))) is None
 
     def test_in_files_that_cannot_be_read_again_cost_no_answer(self):
-        assert _wire.body_bytes(prepared(Odd(b"abc"))) is None
+        assert messages.body_bytes(prepared(Odd(b"abc"))) is None
 
 
 class TestCopies:
     def test_p6_share_nothing_that_can_change_with_the_original(self):
         request = prepared(b"abc", headers={"X-A": "1"}, hooks={"response": print}, cookies={"a": "b"})
-        copy = _wire.copy_of(request, None, None)
+        copy = messages.copy_of(request, None, None)
         copy.headers["X-A"] = "2"
         copy.register_hook("response", repr)
         copy._cookies.set("a", "c")
@@ -407,7 +409,7 @@ class TestCopies:
     def test_with_another_body_have_its_length(self):
         request = prepared(iter([b"abc"]))
         assert request.headers["Transfer-Encoding"] == "chunked"
-        copy = _wire.copy_of(request, "https://www.zohoapis.com/crm/v8/Leads?ids=1", b"xy")
+        copy = messages.copy_of(request, "https://www.zohoapis.com/crm/v8/Leads?ids=1", b"xy")
         assert (copy.body, copy.headers["Content-Length"], "Transfer-Encoding" in copy.headers) == (
             b"xy",
             "2",
@@ -436,17 +438,18 @@ class TestRetryAfter:
     def test_is_seconds_or_nothing(self, value, wanted):
         response = requests.Response()
         response.headers = {} if value is None else {"Retry-After": value}
-        assert _wire.seconds_to_wait(response) == wanted
+        assert seconds_to_wait(response.headers.get("Retry-After")) == wanted
 
     def test_of_absurd_size_is_no_endless_wait(self):
-        response = requests.Response()
-        response.headers = {"Retry-After": "9" * 400}
-        assert _wire.seconds_to_wait(response) in {None, 21_600.0}  # newer releases of urllib3 have a ceiling
+        assert seconds_to_wait(response.headers.get("Retry-After")) in {
+            None,
+            21_600.0,
+        }  # newer releases of urllib3 have a ceiling
 
     def test_may_be_a_date(self):
         response = requests.Response()
         response.headers = {"Retry-After": formatdate(time.time() + 100, usegmt=True)}
-        assert 90 < _wire.seconds_to_wait(response) <= 100
+        assert 90 < seconds_to_wait(response.headers["Retry-After"]) <= 100
 
 
 class TestTheCallersTimeout:
@@ -455,7 +458,7 @@ class TestTheCallersTimeout:
         [(None, 10), (3, 3), (30, 10), (0.5, 0.5), ((3, None), (3, 10)), ((30, 2.5), (10, 2.5)), (math.inf, 10)],
     )
     def test_is_capped_in_each_part(self, given, wanted):
-        assert _wire.capped_timeout(given, 10) == wanted
+        assert bodies.capped_timeout(given, 10) == wanted
 
     @pytest.mark.parametrize(
         ("given", "wanted"),
@@ -469,7 +472,7 @@ class TestTheCallersTimeout:
         ],
     )
     def test_is_capped_in_each_part_as_urllib3_has_it(self, given, wanted):
-        capped = _wire.capped_timeout(given, 10)
+        capped = bodies.capped_timeout(given, 10)
         assert capped.connect_timeout == wanted[0]
         assert capped.read_timeout == pytest.approx(wanted[1], abs=0.1)
 
@@ -489,16 +492,16 @@ class TestTheCallersTimeout:
         ],
     )
     def test_for_reading_is_found_in_every_form(self, given, wanted):
-        found = _wire.read_timeout(given)
+        found = bodies.read_timeout(given)
         assert found == (wanted if wanted is None else pytest.approx(wanted, abs=0.1))
 
 
 def test_only_an_error_of_connecting_proves_that_nothing_was_sent():
     refused = requests.ConnectionError(MaxRetryError(None, "/", NewConnectionError(None, "refused")))
     broken = requests.ConnectionError(MaxRetryError(None, "/", ReadTimeoutError(None, "/", "slow")))
-    assert [_wire.never_sent(error) for error in (refused, requests.ConnectTimeout())] == [True, True]
+    assert [messages.never_sent(error) for error in (refused, requests.ConnectTimeout())] == [True, True]
     assert not any(
-        _wire.never_sent(error) for error in (broken, requests.ReadTimeout(), OSError(), KeyboardInterrupt())
+        messages.never_sent(error) for error in (broken, requests.ReadTimeout(), OSError(), KeyboardInterrupt())
     )
 
 
@@ -509,8 +512,14 @@ class TestAResponseMadeAnew:
             serve(REFUSAL, way, status=400)
             latest = plain.put(server.url)
             status, reason = options.get("status", 207), options.get("reason")
-            new = _wire.remade(
-                HTTPAdapter(), latest.request, latest, status, reason, b'{"a":1}', options.get("kind")
+            new = messages.remade(
+                HTTPAdapter().build_response,
+                latest.request,
+                latest,
+                status,
+                reason,
+                b'{"a":1}',
+                options.get("kind"),
             )
             return latest, new
 
@@ -541,7 +550,7 @@ class TestAResponseMadeAnew:
         latest = answered(REFUSAL)
         latest.raw = None
         latest.headers["X-A"] = "1"
-        new = _wire.remade(HTTPAdapter(), prepared(), latest, 200, None, b"{}", None)
+        new = messages.remade(HTTPAdapter().build_response, prepared(), latest, 200, None, b"{}", None)
         assert (new.json(), new.headers["X-A"], new.reason) == ({}, "1", "OK")
 
 
@@ -556,17 +565,17 @@ class TestCookiesOfEarlierAttempts:
         first = self.ask(serve, server, plain, "a=first; Path=/")
         second = self.ask(serve, server, plain, "b=second; Path=/")
         last = self.ask(serve, server, plain, "a=last; Path=/")
-        trail = _wire.Trail()
-        trail.leave(first)
-        trail.leave(second)
+        trail = messages.Trail()
+        trail.drop(first)
+        trail.drop(second)
         trail.carry_cookies(last)
         assert dict(last.cookies) == {"a": "last", "b": "second"}
 
     def test_that_are_none_change_nothing(self, serve, server, plain):
         first, last = self.ask(serve, server, plain), self.ask(serve, server, plain, "a=last; Path=/")
-        trail = _wire.Trail()
-        trail.leave(first)
+        trail = messages.Trail()
+        trail.drop(first)
         trail.carry_cookies(last)
-        trail.leave(last)
+        trail.drop(last)
         trail.carry_cookies(answered(b""))
         assert dict(last.cookies) == {"a": "last"}

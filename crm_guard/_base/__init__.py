@@ -1,1 +1,1 @@
-"""What everything else stands on."""
+"""Helpers without dependencies on the rest of the package."""

@@ -1,7 +1,7 @@
-"""What is a credential in a request that is kept: told by the names of headers and query parameters alone.
+"""Strip credentials from requests that are stored, by the names of headers and query parameters.
 
-The rule is wide on purpose. What it leaves out without need is named to whoever sends the request again, and can be
-kept by its name; what it overlooks would lie in a queue unseen.
+The rule is deliberately broad: what it removes without need is reported as missing and can be kept by name, but a
+credential that it misses would be stored unnoticed.
 """
 
 from __future__ import annotations
@@ -18,67 +18,67 @@ _CREDENTIAL: Final = re.compile(
     "|assertion|ticket$|key$|^(sig|sid|otp|pin)$",
     re.IGNORECASE,
 )
-_HARMLESS: Final = frozenset({"page_token", "idempotency-key", "x-idempotency-key"})
-"""`page_token` is CRM's own: it asks for the next page of a list."""
-_URLS: Final = frozenset({"referer", "location", "content-location"})
+_NOT_CREDENTIALS: Final = frozenset({"page_token", "idempotency-key", "x-idempotency-key"})
+"""`page_token` selects the next page of a list in CRM."""
+_URL_HEADERS: Final = frozenset({"referer", "location", "content-location"})
 """Headers whose values are URLs."""
-_USER: Final = re.compile(r"\A((?:[^:/]+:)?//)[^/]*@")
-_PIECE: Final = re.compile(r"[^&;]*[&;]|[^&;]+")
-"""A query parameter, with what separates it from the next."""
+_USERINFO: Final = re.compile(r"\A((?:[^:/]+:)?//)[^/]*@")
+_PARAMETER: Final = re.compile(r"[^&;]*[&;]|[^&;]+")
+"""A query parameter, with the separator that follows it."""
 
 
 def is_credential(name: str) -> bool:
-    """Return whether a header or query parameter of that name is left out of what is kept."""
-    return _CREDENTIAL.search(name) is not None and name.lower() not in _HARMLESS
+    """Return whether a header or query parameter of that name counts as a credential."""
+    return _CREDENTIAL.search(name) is not None and name.lower() not in _NOT_CREDENTIALS
 
 
-def named(names: str | Iterable[str]) -> frozenset[str]:
-    """Return names as they are compared; a single one may come as it is."""
+def lower_names(names: str | Iterable[str]) -> frozenset[str]:
+    """Return names in lower case; a string is a single name."""
     return frozenset(name.lower() for name in ([names] if isinstance(names, str) else names))
 
 
 def bare_headers(headers: Mapping[Any, Any], keep: Collection[str] = ()) -> tuple[dict[str, str], list[str]]:
-    """Take the credentials out of headers.
+    """Remove the credentials from headers.
 
     Args:
-        headers: Headers; what is bytes in them becomes text.
-        keep: Names in lower case that stay.
+        headers: Headers; bytes in them are decoded.
+        keep: Names, in lower case, to keep.
 
     Returns:
-        The headers that stay, URLs in them without credentials; and the names of those that do not.
+        The remaining headers, with credentials removed from URLs in them; and the names of the removed ones.
     """
     texts = {_text(name): _text(value) for name, value in headers.items()}
-    texts = {name: bare_url(value)[0] if name.lower() in _URLS else value for name, value in texts.items()}
-    left = [name for name in texts if is_credential(name) and name.lower() not in keep]
-    return {name: value for name, value in texts.items() if name not in left}, left
+    texts = {name: bare_url(value)[0] if name.lower() in _URL_HEADERS else value for name, value in texts.items()}
+    removed = [name for name in texts if is_credential(name) and name.lower() not in keep]
+    return {name: value for name, value in texts.items() if name not in removed}, removed
 
 
 def bare_url(url: str, keep: Collection[str] = ()) -> tuple[str, list[str]]:
-    """Take the credentials out of a URL: user and password, query parameters; and the fragment, as none is sent.
+    """Remove user, password, credential parameters and the fragment (which is never sent) from a URL.
 
     Args:
-        url: A URL, or a reference such as `Location` may be.
-        keep: Names of parameters, in lower case, that stay.
+        url: A URL, or a relative reference.
+        keep: Names of parameters, in lower case, to keep.
 
     Returns:
-        The URL, byte for byte but for what is gone; and the names of the parameters that are.
+        The URL, otherwise byte for byte the same; and the names of the removed parameters.
     """
-    place, mark, query = url.partition("#")[0].partition("?")
-    pieces = [(piece, _name(piece)) for piece in _PIECE.findall(query)]
-    left = [name for _, name in pieces if is_credential(name) and name.lower() not in keep]
-    if left:
-        query = "".join(piece for piece, name in pieces if name not in left).rstrip("&;")
+    base, mark, query = url.partition("#")[0].partition("?")
+    found = [(parameter, _name(parameter)) for parameter in _PARAMETER.findall(query)]
+    removed = [name for _, name in found if is_credential(name) and name.lower() not in keep]
+    if removed:
+        query = "".join(parameter for parameter, name in found if name not in removed).rstrip("&;")
         mark = mark if query else ""
-    return _USER.sub(r"\1", place) + mark + query, left
+    return _USERINFO.sub(r"\1", base) + mark + query, removed
 
 
 def parameters(url: str) -> list[str]:
     """Return the names of the query parameters of a URL."""
-    return [_name(piece) for piece in _PIECE.findall(url.partition("#")[0].partition("?")[2])]
+    return [_name(parameter) for parameter in _PARAMETER.findall(url.partition("#")[0].partition("?")[2])]
 
 
-def _name(piece: str) -> str:
-    return unquote_plus(piece.rstrip("&;").partition("=")[0])
+def _name(parameter: str) -> str:
+    return unquote_plus(parameter.rstrip("&;").partition("=")[0])
 
 
 def _text(value: Any) -> str:

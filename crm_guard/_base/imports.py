@@ -1,8 +1,8 @@
-"""Imports that are put off until they are needed, and forks.
+"""Make lazy imports safe with `os.fork`.
 
-A thread that imports a module holds a lock of Python's on it, and a child that is forked meanwhile inherits this
-lock, but not the thread: it would wait for ever as soon as it needs the module. So imports that a call may be the
-first to make hold `first_import`, and whoever forks waits until they are done, as `logging` does with its lock.
+A thread that imports a module holds its import lock. A child forked meanwhile inherits the lock but not the thread,
+and would deadlock as soon as it needs the module. So lazy imports hold `first_import`, and a fork waits until they
+are done, as `logging` does with its lock.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from typing import Final
 
 first_import: Final = threading.RLock()
-"""Held around such an import: `with first_import: import ...`. Never around anything that may wait."""
+"""Hold it around a lazy import: `with first_import: import ...`. Never around code that may block."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
+from crm_guard._base.codes import REDIRECT, SERVER_ERROR, TOO_MANY_REQUESTS, UNAUTHORIZED
 from crm_guard._protocol.envelope import Envelope, read_envelope, tells_success
+from crm_guard._protocol.inspection import may_hold_items
+from crm_guard.outcomes import CallError
 from crm_guard.remediation import Family, harmless_state
-from crm_guard.report import CallError
 
 if TYPE_CHECKING:
-    from crm_guard._protocol.request_records import Call
+    from crm_guard._protocol.request_records import CrmRequest
 
 R = TypeVar("R")
 _MOST_SECONDS: Final = 86_400.0  # CRM's limits are per day at most
-_REDIRECT: Final = 300
-_CLIENT_ERROR: Final = 400
-_SERVER_ERROR: Final = 500
-_NOT_ABOUT_RECORDS: Final = frozenset({401, 429})
+_NOT_ABOUT_RECORDS: Final = frozenset({UNAUTHORIZED, TOO_MANY_REQUESTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,13 @@ class Answer(Generic[R]):
     """One answer of CRM.
 
     Attributes:
-        response: Whatever the caller wants to find again; not looked into here.
+        response: The transport's own object for it; never looked into here.
         status: HTTP status.
         envelope: Its items, None where it has none.
         credits: API credits that CRM says are left, None where it does not say.
-        conclusive: Whether it carries a result: only then may a write be told to have succeeded.
+        conclusive: Whether it carries a result: only then may a write be reported as succeeded.
         error: What it says of the call as a whole; of no interest where it has items about records.
+        at: Instant of its arrival, in seconds on the caller's clock.
     """
 
     response: R
@@ -41,11 +42,17 @@ class Answer(Generic[R]):
     credits: int | None = None
     conclusive: bool = True
     error: CallError = field(default_factory=CallError)
+    at: float = 0.0
 
     @property
     def failed(self) -> bool:
         """Whether the answer is about the service or the token rather than about records."""
-        return self.status >= _SERVER_ERROR or self.status in _NOT_ABOUT_RECORDS
+        return self.status >= SERVER_ERROR or self.status in _NOT_ABOUT_RECORDS
+
+    @property
+    def refusal(self) -> bool:
+        """Whether it holds a refusal that the guard exists for."""
+        return self.envelope is not None and self.envelope.guarded
 
     @property
     def retry_after(self) -> float | None:
@@ -57,38 +64,45 @@ def read_answer(
     response: R,
     status: int,
     body: bytes | None,
-    call: Call,
+    request: CrmRequest,
     *,
-    credits: int | None = None,  # noqa: A002 (the field's name)
+    credits: str | None = None,  # noqa: A002 (the field's name)
     retry_after: float | None = None,
+    at: float = 0.0,
 ) -> Answer[R]:
-    """Read one answer to `call`.
+    """Read one answer to `request`.
 
     Args:
-        response: To be found again in the answer.
+        response: Kept in the answer as it is.
         status: HTTP status.
-        body: The body; None where it was not read: no JSON, or too large.
-        call: The request.
-        credits: See :class:`Answer`.
+        body: The body; None where it was not read: not JSON, or too large.
+        request: The request.
+        credits: The header `X-API-CREDITS-REMAINING`.
         retry_after: Seconds that the header `Retry-After` asks to wait.
+        at: See :class:`Answer`.
     """
-    # What a read returns are values of fields, which may be called `code` and `status`.
-    holds_values = call.endpoint.reads and status < _CLIENT_ERROR
-    envelope = read_envelope(body, reads=call.reads) if body and not holds_values else None
+    readable = body and may_hold_items(status, reads=request.endpoint.reads)
+    envelope = read_envelope(body, reads=request.reads) if body and readable else None
     return Answer(
         response,
         status,
         envelope,
-        credits,
-        conclusive=envelope is not None or _succeeded(call, status, body),
+        _credits_left(credits),
+        conclusive=envelope is not None or _succeeded(request, status, body),
         error=_read_error(status, envelope, body, retry_after),
+        at=at,
     )
 
 
-def _succeeded(call: Call, status: int, body: bytes | None) -> bool:
+def _succeeded(request: CrmRequest, status: int, body: bytes | None) -> bool:
     """Return whether an answer without items is a success: what was read needs none, be it an image or values."""
-    converts = call.endpoint.family is Family.CONVERT
-    return status < _REDIRECT and (call.endpoint.reads or tells_success(body or b"", converts=converts))
+    converts = request.endpoint.family is Family.CONVERT
+    return status < REDIRECT and (request.endpoint.reads or tells_success(body or b"", converts=converts))
+
+
+def _credits_left(value: str | None) -> int | None:
+    """Read `X-API-CREDITS-REMAINING`: None where it is absent or no plausible number."""
+    return int(value) if value and re.fullmatch(r"[0-9]{1,18}", value) else None
 
 
 def _read_error(status: int, envelope: Envelope | None, body: bytes | None, retry_after: float | None) -> CallError:

@@ -1,10 +1,10 @@
-"""Diagnosis of `NOT_APPROVED`: which request to ask, how to read its answer, which case that makes. No I/O.
+"""Diagnose `NOT_APPROVED`: build the probe, read its answer, choose the case. No I/O.
 
 The error is the same for every case; the record's `$approval_state` is not. One Get Records call reads it for up to
-100 records. It asks for `id,$approval_state` and nothing else: both are documented for `fields`, so no second try
-without unknown names is ever due.
+100 records. It asks for `id,$approval_state` and nothing else: both are documented for `fields`, so it never
+needs a second try without unknown names.
 
-An answer without a state (204, a missing id, no scope, HTML) leaves the candidates that code and call give.
+An answer without a state (204, a missing id, no scope, HTML) leaves the candidates that follow from code and call.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ IDS_PER_PROBE = 100
 
 _T = TypeVar("_T")
 
-# One pattern takes the guarded URL apart, so there is no second parser that could see another host in it: what may
-# stand between the scheme and the path is spelled out, and credentials are left behind.
+# One pattern parses the guarded URL, so no second parser can see another host in it: it spells out what may come
+# between the scheme and the path, and drops credentials.
 _TARGET = re.compile(
     r"(?P<scheme>(?i:https?)://)"
     r"(?:[A-Za-z0-9._~!$&'()*+,;=:%-]*@)?"
@@ -48,8 +48,8 @@ _TARGET = re.compile(
     re.ASCII,
 )
 
-# The headers that say who asks, and for which organisation. Nothing else of the caller's travels.
-# `Host` is set by those who call an address directly: the probe has to reach the same CRM.
+# The headers that identify the caller and the organisation. No other header of the caller is sent.
+# `Host` is set by callers that use an IP address: the probe must reach the same CRM.
 _HEADERS = frozenset({"host", "authorization", "orgid", "org-id", "x-org-id", "x-crm-org"})
 _HEADER_PREFIXES = ("x-zoho-", "x-com-zoho-")
 
@@ -67,14 +67,14 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What a record's state says about its refusal.
+    """The explanation of a refusal, by the state of its record.
 
     Attributes:
-        case: The case, or None where the state does not settle it.
-        candidates: The case alone, or else what code and call leave open, the likeliest first.
+        case: The case, or None if the state does not determine it.
+        candidates: Only the case, or else the cases possible by code and call, most likely first.
         hint: What to do.
-        state: The record's `$approval_state`; None where it is not known.
-        recheck: Zia checks the record again, so a later call may well work.
+        state: The record's `$approval_state`; None if unknown.
+        recheck: Whether Zia is checking the record again, so that a later call may work.
     """
 
     case: ApprovalCase | None
@@ -87,13 +87,13 @@ class Diagnosis:
 def build_probes(*, url: str, module: str, ids: Sequence[str], headers: Mapping[str, str]) -> tuple[Probe, ...]:
     """Return the calls that read the records' states, of at most 100 records each.
 
-    They go to the scheme, host, port and API version of `url`. Whatever is not plainly harmless is left out: an id
-    that is no decimal string, a header that is not on the list. A URL or a module of that sort yields no probe.
+    They go to the scheme, host, port and API version of `url`. Unsafe parts are left out: an id that is not a
+    decimal string, a header that is not on the list. An unsafe URL or module yields no probe.
 
     Args:
         url: The full URL of the guarded request.
         module: The API name of the records' module.
-        ids: Record ids; repeated ones are asked once.
+        ids: Record ids; duplicates are asked once.
         headers: The headers of the guarded request.
     """
     target = _TARGET.match(url)
@@ -105,10 +105,10 @@ def build_probes(*, url: str, module: str, ids: Sequence[str], headers: Mapping[
 
 
 def read_states(body: bytes) -> dict[str, str]:
-    """Return `$approval_state` by record id; whatever is not such an answer gives nothing.
+    """Return `$approval_state` by record id; empty for any other kind of answer.
 
     A record without a state of its own, or an approved one, that is in a merge of duplicates counts as
-    `merge_pending`: `$in_merge` is not asked for, but an answer may hold more than was asked.
+    `merge_pending`: `$in_merge` is not requested, but an answer may hold more than was requested.
     """
     answer = _decode(body, _Answer)
     states = ((record.id, _state(record)) for record in answer.data) if answer else ()
@@ -116,12 +116,12 @@ def read_states(body: bytes) -> dict[str, str]:
 
 
 def refused_scope(status: int, body: bytes) -> bool:
-    """Tell whether the token may not read the module, so that asking again with it is in vain."""
+    """Return whether the token may not read the module, so that another probe with it would fail too."""
     answer = _decode(body, _Refusal)
     return answer is not None and (status, answer.code) in _SCOPE_REFUSALS
 
 
-# State, case, the same for photo calls, and whether the reading is uncertain enough for a "probably".
+# State, case, case for photo calls, and whether the hint says "probably".
 _READINGS: tuple[tuple[str, ApprovalCase | None, ApprovalCase | None, bool], ...] = (
     ("zia_vision_rejected", ApprovalCase.ZIA_REJECTED, ApprovalCase.ZIA_REJECTED, False),
     ("zia_vision_pending", ApprovalCase.RECORD_APPROVAL, ApprovalCase.IMAGE_APPROVAL, True),
@@ -136,34 +136,34 @@ _READINGS: tuple[tuple[str, ApprovalCase | None, ApprovalCase | None, bool], ...
 
 
 def choose(code: str, state: str | None, family: Family) -> Diagnosis:
-    """Return the case that `state` makes of a refusal, with the one hint that applies.
+    """Return the case of a refusal by `state`, with its hint.
 
     Zoho prints the values of `$approval_state` but not their meaning: every row is inferred. "Probably" marks those
-    for which another reading is at hand.
+    that have another plausible meaning.
 
     - `zia_vision_rejected`: Zoho's own list view marks it with a rejection. Certain enough.
     - `zia_vision_pending`: the list view shows it as waiting after a failed check. Whether the record or only its
-      image waits is not printed; a refused photo call speaks for the image. Probably.
+      image waits is not documented; a refused photo call suggests the image. Probably.
     - `approved` on a photo call: the record is fine, so what was refused must be its image. Probably.
-    - `approval_process_pending`: an ordinary approval; but the announcement lets Zia's rule send a record to the
-      approval process too. Probably. `approval_process_rejected`: an approver's no, by name.
+    - `approval_process_pending`: an ordinary approval; but by the announcement Zia's rule can send a record to the
+      approval process too. Probably. `approval_process_rejected`: rejected by an approver, by name.
     - `webform_*`, `email_parser_*`: entry queues, by name; that the double opt-in waits for the visitor is a guess
-      from its name. That one probably.
-    - `review_process_*`: the review process, by name. `NOT_REVIEWED` says so itself, whatever the state.
-    - `zia_vision_validation`: the check runs again, which is a lock and no case.
-    - All else (`approved` on other calls, `merge_pending`, unknown, none) settles nothing.
+      from its name. Probably, for that one.
+    - `review_process_*`: the review process, by name. `NOT_REVIEWED` means it regardless of the state.
+    - `zia_vision_validation`: the check runs again: a lock, not a case.
+    - All else (`approved` on other calls, `merge_pending`, unknown, none) determines nothing.
     """
     state = harmless_state(state)
     if not candidates(code, family):
         return Diagnosis(None, (), "", state)
     if code == "NOT_REVIEWED":
-        return _settled(ApprovalCase.REVIEW_PROCESS, family, state)
+        return _determined(ApprovalCase.REVIEW_PROCESS, family, state)
     if state == "zia_vision_validation":
         return Diagnosis(None, candidates(code, family), hint_for_recheck(family), state, recheck=True)
     case, probable = _reading(state or "", family)
     if case is None:
         return Diagnosis(None, candidates(code, family), hint_for_candidates(code, family, state=state), state)
-    return _settled(case, family, state, probable=probable)
+    return _determined(case, family, state, probable=probable)
 
 
 class _Record(msgspec.Struct):
@@ -193,18 +193,18 @@ def _state(record: _Record) -> str | None:
 
 
 def _headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return what identifies the caller, and that JSON is wanted."""
-    kept = ((name, value) for name, value in headers.items() if _travels(name))
+    """Return the headers that identify the caller, and `Accept` for JSON."""
+    kept = ((name, value) for name, value in headers.items() if _is_forwarded(name))
     return (*kept, ("Accept", "application/json"))
 
 
-def _travels(name: str) -> bool:
+def _is_forwarded(name: str) -> bool:
     lowered = name.lower()
     return lowered in _HEADERS or lowered.startswith(_HEADER_PREFIXES)
 
 
 def _query(ids: Sequence[str]) -> str:
-    # `approved` and `converted` lift filters that would hide the very records asked for.
+    # `approved` and `converted` disable filters that would hide the requested records.
     parameters = {
         "ids": ",".join(ids),
         "fields": "id,$approval_state",
@@ -228,5 +228,5 @@ def _reading(state: str, family: Family) -> tuple[ApprovalCase | None, bool]:
     return None, False
 
 
-def _settled(case: ApprovalCase, family: Family, state: str | None, *, probable: bool = False) -> Diagnosis:
+def _determined(case: ApprovalCase, family: Family, state: str | None, *, probable: bool = False) -> Diagnosis:
     return Diagnosis(case, (case,), hint_for_case(case, family, state=state, probable=probable), state)

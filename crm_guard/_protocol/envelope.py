@@ -1,8 +1,8 @@
-"""What CRM said: bytes in, items out. Pure, and never raises on hostile input.
+"""Parse the items of a CRM answer. Pure, and never raises on hostile input.
 
-An item is CRM's word on one record: `{"code", "status", "message", "details"}`. Items sit in a list or an object
+An item is CRM's result for one record: `{"code", "status", "message", "details"}`. Items sit in a list or an object
 under `data`, `share`, `tags` or `portal_invite`; or the body is one bare item; or, in a composite answer, they sit
-in the answer of each sub-request. Nothing else is read as an item, whatever it looks like. Sources: zoho/crm-oas
+in the answer of each sub-request. Nothing else counts as an item, whatever it looks like. Sources: zoho/crm-oas
 v8.0 examples, API v7 pages, and Zoho's announcement of the two codes (October 2020), which prints the bare form.
 """
 
@@ -24,8 +24,8 @@ GUARDED: Final = UNAPPROVED | {LOCKED}
 _CONTAINERS: Final = ("data", "share", "tags", "portal_invite", "record_locking_configurations")
 _CONVERTED: Final = frozenset({"Contacts", "Deals", "Accounts"})
 _COMPOSITE: Final = "__composite_requests"
-# Details of these codes name another record than the one that was asked for.
-_OTHERS_ID: Final = frozenset({"DUPLICATE_DATA", "DUPLICATE_LINKING_DATA"})
+# The details of these codes name a record other than the one in the request.
+_NAMES_ANOTHER_RECORD: Final = frozenset({"DUPLICATE_DATA", "DUPLICATE_LINKING_DATA"})
 _MULTIPLE: Final = "MULTIPLE_OR_MULTI_ERRORS"
 
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -33,37 +33,37 @@ _elements: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Item:
-    """CRM's word on one record.
+    """CRM's result for one record.
 
     Attributes:
         raw: The item as CRM wrote it.
         sub: Index of the sub-request in a composite call, else None.
-        code: The code that matters: that of a nested error, where one of several explains the refusal.
+        code: The decisive code: that of a nested error, if one of several explains the refusal.
     """
 
-    __slots__ = ("_value", "_word", "code", "raw", "sub")
+    __slots__ = ("_decisive", "_value", "code", "raw", "sub")
 
     def __init__(self, raw: bytes, value: dict[str, Any], sub: int | None = None) -> None:
         self.raw = raw
         self._value = value
         self.sub = sub
-        self._word = self._deciding()
-        self.code = _text(self._word.get("code"))
+        self._decisive = self._find_decisive()
+        self.code = _text(self._decisive.get("code"))
 
     @property
     def message(self) -> str:
-        """CRM's text. It is the same for codes of opposite meaning: never a ground for a decision."""
+        """CRM's text. It is the same for codes of opposite meaning: never decide by it."""
         return _text(self._value.get("message"))
 
     @property
     def succeeded(self) -> bool:
-        """Whether CRM says that it applied the call to this record."""
+        """Whether CRM reports that it applied the call to this record."""
         return self._value.get("status") == "success"
 
     @property
     def details(self) -> dict[str, Any]:
-        """The details of the code that matters; empty where they are no object."""
-        details = self._word.get("details")
+        """The details of the decisive code; empty if they are not an object."""
+        details = self._decisive.get("details")
         return details if isinstance(details, dict) else {}
 
     @property
@@ -74,29 +74,29 @@ class Item:
 
     @property
     def record_id(self) -> str | None:
-        """The record that the item names itself, if it does."""
-        if self.code in _OTHERS_ID:
+        """The id of the record that the item itself names, if any."""
+        if self.code in _NAMES_ANOTHER_RECORD:
             return None
         details = self.details
         return identifier(details.get("id")) or identifier(details.get("record_id"))
 
     @property
     def guarded(self) -> bool:
-        """Whether the item is a refusal that the guard exists for."""
+        """Whether the item is a refusal that the guard handles."""
         return self._value.get("status") == "error" and self.code in GUARDED
 
     def retryable(self, actions: Collection[str]) -> bool:
-        """Tell whether CRM refused the record for a lock that passes: one of `actions`, exactly."""
+        """Return whether CRM refused the record for a temporary lock: exactly one of `actions`."""
         if not self.guarded:
             return False
         return all(_is_lock(error, actions) for error in self._nested or [self._value])
 
     def rewritten(self, raw: bytes) -> Item:
-        """Return the item with another wording and the same meaning."""
+        """Return the item with other bytes and the same meaning."""
         return Item(raw, self._value, self.sub)
 
     def reread(self, raw: bytes) -> Item:
-        """Return the item that `raw` is, in the same place."""
+        """Parse `raw` as an item of the same sub-request."""
         return Item(raw, msgspec.json.decode(raw), self.sub)
 
     def inside(self, sub: int) -> Item:
@@ -112,8 +112,8 @@ class Item:
         errors = details.get("errors")
         return [error if isinstance(error, dict) else {} for error in errors] if isinstance(errors, list) else []
 
-    def _deciding(self) -> dict[str, Any]:
-        """Return the item, or the nested error that decides: what a person must settle comes before what passes."""
+    def _find_decisive(self) -> dict[str, Any]:
+        """Return the item, or the decisive nested error: a missing approval comes before a lock."""
         nested = self._nested
         for codes in (UNAPPROVED, {LOCKED}):
             for error in nested:
@@ -147,26 +147,26 @@ class Envelope:
 
     @property
     def bare(self) -> bool:
-        """Whether one item speaks for the whole call, in no container."""
+        """Whether one item, without a container, is the result of the whole call."""
         return self.key is None and not self.composite
 
     @cached_property
     def guarded(self) -> bool:
-        """Whether there is an item that the guard exists for."""
+        """Whether any item is a refusal that the guard handles."""
         return any(item.guarded for item in self.items)
 
     def emptied(self) -> Envelope:
-        """Return the envelope without its items, and holding on to no more of the body than the rest."""
+        """Return a copy without the items, which keeps none of their bytes in memory."""
         rest = {name: msgspec.Raw(b"") if name == self.key else raw.copy() for name, raw in self.members.items()}
         return replace(self, items=(), members={} if self.bare or self.composite else rest)
 
 
 def read_envelope(body: bytes, *, reads: Collection[int] = ()) -> Envelope | None:
-    """Return the items of a CRM answer, or None where it holds none or cannot be read.
+    """Return the items of a CRM answer, or None if it holds none or cannot be read.
 
     Args:
         body: A JSON document, or anything else.
-        reads: Indexes of composite sub-requests that only read: the 2xx answers of these hold field values.
+        reads: Indexes of composite sub-requests that only read: their 2xx answers hold field values.
     """
     try:
         members = _members.decode(body)
@@ -203,7 +203,7 @@ def _reports_success(element: object, *, converts: bool) -> bool:
 
 
 def identifier(value: object) -> str | None:
-    """Return a record id as text; ids come as text or as whole numbers."""
+    """Return a record id as text; CRM sends ids as strings or integers."""
     if isinstance(value, str):
         return value or None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
@@ -245,7 +245,7 @@ def _composite(members: dict[str, msgspec.Raw], reads: Collection[int]) -> Envel
 
 
 def _sub_items(raw: bytes, index: int, reads: Collection[int]) -> list[Item]:
-    """Return the items of one sub-request; its own outer item (it failed before it ran) if it has no answer."""
+    """Return the items of one sub-request; its outer item if it has no answer (it failed before it ran)."""
     outer = _item(raw, index)
     response = outer.details.get("response") if outer else None
     if not isinstance(response, dict):
@@ -253,13 +253,13 @@ def _sub_items(raw: bytes, index: int, reads: Collection[int]) -> list[Item]:
     status = response.get("status_code")
     if index in reads and isinstance(status, int) and status < 400:
         return []
-    body = _inside(raw, "details", "response", "body")
+    body = _raw_value(raw, "details", "response", "body")
     envelope = _plain(body, _members.decode(body)) if body.startswith(b"{") else None
     return [item.inside(index) for item in envelope.items] if envelope else []
 
 
-def _inside(raw: bytes, *names: str) -> bytes:
-    """Return a value deep in a JSON object as CRM wrote it; nothing where there is none."""
+def _raw_value(raw: bytes, *names: str) -> bytes:
+    """Return the raw bytes of a nested JSON value; empty if there is none."""
     for name in names:
         raw = bytes(_members.decode(raw).get(name, b""))
     return raw

@@ -1,178 +1,138 @@
-"""The state machine of one guarded call: answers in, the next step out. No I/O, no clock, no randomness of its own.
+"""The state machine of one guarded call: what has become of each record, and what may be sent again. Pure.
 
-Theory of operation. An exchange begins with an answer that holds a refusal. Each item of that answer is a *slot*;
-the slots keep their order to the end. A slot is *pending* while CRM's last word on it is a lock that passes. While
-anything is pending, :meth:`Exchange.decide` returns how long to wait; the caller waits, takes the request for some
-pending slots from :meth:`Exchange.part`, says that it is :meth:`Exchange.sending` it, and gives the answer to
-:meth:`Exchange.absorb`, which puts each new item into its slot. A slot that is no longer pending never becomes
-pending again, so a record is sent again only after CRM's last word on that very record was a refusal.
+Theory of operation. An exchange begins with an answer that holds a refusal. Each item of that answer is a
+:class:`Slot`, and the slots keep their order. A slot's *fate* is LOCKED while CRM's most recent answer on its
+record is a retryable lock; such slots are *pending*. Whoever drives the exchange takes the request for some of them
+from :meth:`Exchange.part`, calls :meth:`Exchange.sending`, which makes them IN_FLIGHT, and gives the answer to
+:meth:`Exchange.absorb`. From IN_FLIGHT a slot becomes SETTLED, LOCKED again, or UNCERTAIN where the answer is lost
+or does not name it. SETTLED and UNCERTAIN are final, so a record is sent again only after CRM refused that very
+record.
 
-Two kinds of calls differ. A call that can be *narrowed* (a batch) matches each answer to what was sent, and keeps
-what it cannot match. A call that is sent *whole* (one record, or an endpoint whose parts cannot be told apart) is
-sent again only while all of it is refused, so each answer simply replaces the one before.
+Two kinds of calls differ. A *divisible* one (a batch) is narrowed to the slots that are sent, and each item is
+matched to one of these. A call that is sent *whole* (one record, or an endpoint whose parts cannot be told apart)
+is sent again only while CRM refuses all of it, so each answer replaces the one before.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+import enum
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from crm_guard._protocol.endpoints import Resend
+from crm_guard._protocol.matching import match, match_named, match_response, records, repointed
 from crm_guard._protocol.precedents import Precedents
-from crm_guard._protocol.request_records import Call, Part, lay, match, match_named, records, repointed
-from crm_guard.errors import GiveUpReason
+from crm_guard._protocol.request_records import CrmRequest, Part
+from crm_guard.outcomes import GiveUpReason
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable
 
     from crm_guard._protocol.answer import Answer
-    from crm_guard._protocol.envelope import Item
-    from crm_guard.report import CallError
-    from crm_guard.settings import GuardSettings
+    from crm_guard._protocol.envelope import Envelope, Item
+    from crm_guard.outcomes import CallError
 
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """Nothing is pending: hand over the result."""
+class Fate(enum.Enum):
+    """What has become of a record."""
+
+    SETTLED = "settled"
+    """It has a result that waiting does not change."""
+    LOCKED = "locked"
+    """CRM refused it for a retryable lock: it may be sent again."""
+    IN_FLIGHT = "in flight"
+    """It is being sent again."""
+    UNCERTAIN = "uncertain"
+    """It was sent again, and may have been written: the answer is lost or does not name it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Wait `delay` seconds, then send again, but never past `deadline`."""
+class Slot(NamedTuple):
+    """One record of the call.
 
-    delay: float
-    deadline: float
+    Attributes:
+        request_index: Its request index, None where that is not certain.
+        record_id: Its id, None where that is not certain.
+        item: CRM's most recent item on it.
+        fate: What has become of it.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """Something is pending, and waiting further is not allowed or makes no sense."""
-
-    reason: GiveUpReason
-
-
-Step = Deliver | Wait | GiveUp
+    request_index: int | None
+    record_id: str | None
+    item: Item
+    fate: Fate
 
 
 class Exchange(Generic[R]):
     """One call, from its first refusal on. Used by one thread.
 
+    Slots are referred to by their numbers: their places in :attr:`slots`.
+
     Args:
-        call: The request's records.
+        request: The request's records.
         first: The first answer; has an envelope.
-        settings: The budgets and the retryable actions.
-        waits: The waits of this call in seconds, without end.
-        deadline: When the call has to be over.
+        actions: The values of `details.action` that are waited for.
         replayable: Whether the body can be sent again.
 
     Attributes:
-        latest: The last answer; the ones before it are not kept.
+        latest: The most recent answer; the ones before it are not kept.
         alone: Whether it is the only one so far.
         precedents: What a merged answer takes from the others.
-        items: CRM's last word on each slot.
-        places: The position of each slot in the request, None where it is not certain.
-        pending: Slots whose record is locked, and may be sent again.
-        uncertain: Slots that were sent again, and whose answer was lost or tells nothing.
-        attempts: Sends so far.
-        reason: Why the exchange stopped with something pending.
-        error: What the last send met as a whole (`FOLLOW_UP`).
-        retry_after: Seconds after which a later try makes sense.
+        slots: The records; empty once the answer holds no items (an image).
+        attempts: Sends so far whose answers were absorbed or lost.
+        flight: The number of the most recent send; the first is 1.
+        reason: Why the exchange stopped with something pending or uncertain.
+        error: What the most recent send met as a whole (`FOLLOW_UP`).
     """
 
     def __init__(
-        self,
-        call: Call,
-        first: Answer[R],
-        settings: GuardSettings,
-        waits: Iterator[float],
-        *,
-        deadline: float,
-        replayable: bool = True,
+        self, request: CrmRequest, first: Answer[R], actions: Collection[str], *, replayable: bool = True
     ) -> None:
         if first.envelope is None:
             message = "an exchange begins with an answer that has items"
             raise ValueError(message)
-        self.call = call
+        self.request = request
         self.latest = first
         self.alone = True
         self.precedents = Precedents(first, first.envelope)
-        self.envelope = self.precedents.opening
-        self.items: list[Item] = list(first.envelope.items)
-        laid = lay(call, first.envelope)
-        self.places: list[int | None] = laid or [None] * len(self.items)
-        self.uncertain: frozenset[int] = frozenset()
-        self.attempts = 1
-        self.reason: GiveUpReason | None = None
+        self.attempts = self.flight = 1
         self.error: CallError | None = None
-        self.retry_after: float | None = None
-        self._settings = settings
-        self._waits = waits
-        self._deadline = deadline
-        self._sent: tuple[int, ...] = tuple(range(len(self.items)))
-        self._ids = records(call, first.envelope, laid)
-        self.pending = self._locked(self._sent)
-        if self.pending:
-            self.retry_after = max(next(waits), first.retry_after or 0.0)
-            self.reason = self._obstacle(first, replayable=replayable)
-
-    def decide(self, now: float) -> Step:
-        """Say what to do at the instant `now`. Draws no wait: asking twice changes nothing."""
-        if not self.pending:
-            return Deliver()
-        self.reason = self.reason or self._limit(now)
-        return GiveUp(self.reason) if self.reason else Wait(self.retry_after or 0.0, self._deadline)
-
-    def give_up(self, reason: GiveUpReason, error: CallError | None = None) -> None:
-        """Stop, with whatever is pending staying as it is."""
-        self.reason = self.reason or reason
-        self.error = self.error or error
-
-    def sending(self, slots: Collection[int]) -> None:
-        """Take note that the :meth:`part` for `slots` is being sent."""
-        self._sent = tuple(sorted(slots, key=self._position))
-        self.attempts += 1
-
-    def part(self, slots: Collection[int]) -> Part:
-        """Return what to change in the request to ask for just `slots`."""
-        return self.call.narrow(sorted(self._position(slot) for slot in slots)) if self._narrowed else Part()
-
-    def absorb(self, answer: Answer[R]) -> None:
-        """Take in the answer to what was sent last. To do so again, after an interrupt half way, is safe."""
-        self.precedents.add(answer)
-        self.latest, self.alone = answer, False
-        waited_for = self._sent
-        if self._narrowed:
-            self._absorb_part(answer)
-        else:
-            self._absorb_whole(answer)
-        locked = self._locked(set(waited_for) | set(self.pending))
-        self.pending = tuple(slot for slot in locked if slot not in self.uncertain)
-        if self._overtaken():
-            self.reason = self.reason or GiveUpReason.UNMATCHED
-        if self.pending:
-            wait = next(self._waits, self.retry_after or 0.0)  # a generator may have died of an interrupt
-            self.retry_after = max(wait, answer.retry_after or 0.0)
-
-    def lost(self) -> None:
-        """Take note that what was being sent may have arrived, and that no answer will come. Twice is as once."""
-        pending = frozenset(self.pending)
-        self._lose([*self.uncertain, *(slot for slot in self._sent if slot in pending)])
-        self.pending = tuple(slot for slot in self.pending if slot not in self.uncertain)
+        self._actions, self._replayable = actions, replayable
+        self._sent: tuple[int, ...] = ()
+        self.slots = self._laid_out(first.envelope)
+        self.reason = self.may_resend() if self.pending else None
 
     @property
-    def obtained(self) -> bool:
-        """Whether some record has a result that is final."""
-        return any(slot not in self.uncertain and not self._is_locked(slot) for slot, _ in enumerate(self.items))
+    def items(self) -> list[Item]:
+        """CRM's most recent item on each record."""
+        return [slot.item for slot in self.slots]
+
+    @property
+    def pending(self) -> tuple[int, ...]:
+        """The slots that may be sent again."""
+        return self._with(Fate.LOCKED)
+
+    @property
+    def uncertain(self) -> tuple[int, ...]:
+        """The slots whose record may have been written."""
+        return self._with(Fate.UNCERTAIN)
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether the answer to the most recent send has not been absorbed."""
+        return bool(self._with(Fate.IN_FLIGHT))
+
+    @property
+    def has_final_result(self) -> bool:
+        """Whether some record has a final result."""
+        return not self.slots or bool(self._with(Fate.SETTLED))
 
     @property
     def complete(self) -> bool:
-        """Whether the last answer speaks of every slot, in order: then it is the result, as it is."""
-        if self.alone or not self._narrowed:
+        """Whether the most recent answer is about every slot, in order: then it is the result, unmodified."""
+        if self.alone or not self.divisible:
             return True
-        if self.reason is GiveUpReason.FOLLOW_UP and not self.obtained:
+        if self.reason is GiveUpReason.FOLLOW_UP and not self.has_final_result:
             return True
         envelope = self.latest.envelope
         return envelope is not None and list(envelope.items) == self.items
@@ -180,139 +140,171 @@ class Exchange(Generic[R]):
     @property
     def divisible(self) -> bool:
         """Whether some of the pending slots can be sent without the others."""
-        return self._narrowed
+        return self.request.endpoint.resend is Resend.NARROWED
 
     @property
-    def as_it_came(self) -> bool:
-        """Whether the answer goes back without a verdict of the guard's own."""
-        never = self.call.endpoint.resend is Resend.NEVER
-        return (
-            never
-            or self.reason is GiveUpReason.UNMATCHED
-            or (self.reason is GiveUpReason.FOLLOW_UP and self.complete)
-        )
+    def return_unmodified(self) -> bool:
+        """Whether the answer is returned without a verdict of the guard's own."""
+        never = self.request.endpoint.resend is Resend.NEVER
+        follow_up = self.reason is GiveUpReason.FOLLOW_UP and self.complete
+        return never or follow_up or self.reason is GiveUpReason.UNMATCHED
 
-    def record_id(self, slot: int) -> str | None:
-        """Return the record that a slot speaks of, or spoke of before an answer without items (an image)."""
-        return self._ids[slot] if slot < len(self._ids) else self.call.route.record_id
-
-    @property
-    def _narrowed(self) -> bool:
-        return self.call.endpoint.resend is Resend.NARROWED
-
-    def _position(self, slot: int) -> int:
-        place = self.places[slot]
-        return slot if place is None else place
-
-    def _is_locked(self, slot: int) -> bool:
-        return self.items[slot].retryable(self._settings.retry_actions)
-
-    def _locked(self, slots: Collection[int]) -> tuple[int, ...]:
-        return tuple(slot for slot in sorted(slots) if slot < len(self.items) and self._is_locked(slot))
-
-    def _limit(self, now: float) -> GiveUpReason | None:
-        """Return the budget that forbids another wait."""
-        if self.attempts >= self._settings.attempts:
-            return GiveUpReason.ATTEMPTS
-        if self.latest.credits is not None and self.latest.credits <= self._settings.min_credits:
-            return GiveUpReason.CREDITS
-        # Positive form: a wait that cannot be seen to end in time does not begin.
-        in_time = now + (self.retry_after or 0.0) <= self._deadline
-        return None if in_time and self._settings.timeout > 0 else GiveUpReason.TIMEOUT
-
-    def _obstacle(self, first: Answer[R], *, replayable: bool) -> GiveUpReason | None:
-        """Return why nothing may be sent again, whatever the budgets."""
-        if not replayable:
+    def may_resend(self) -> GiveUpReason | None:
+        """Return None if what is pending may be sent again, or why not, whatever the budgets."""
+        if not self._replayable:
             return GiveUpReason.NOT_REPLAYABLE
-        matched = self._certain() if self._narrowed else self._refused_whole()
-        return None if matched and not first.failed else GiveUpReason.UNMATCHED
+        certain = self._matched() if self.divisible else self._refused_whole()
+        return None if certain and not self.latest.failed else GiveUpReason.UNMATCHED
 
-    def _certain(self) -> bool:
-        return all(self.places[slot] is not None for slot in self.pending) and not self._overtaken()
+    def give_up(self, reason: GiveUpReason, error: CallError | None = None) -> None:
+        """Stop: whatever is pending stays as it is."""
+        self.reason = self.reason or reason
+        self.error = self.error or error
 
-    def _overtaken(self) -> bool:
-        """Whether a later row of a pending row's record was applied: to send the earlier one now would undo it."""
-        if not self._narrowed or self.call.alike:
-            return False
-        applied = {
-            record_id: self._position(slot)
-            for slot, item in enumerate(self.items)
-            if item.succeeded and (record_id := self._ids[slot])
-        }
-        return any(applied.get(self._ids[slot] or "", -1) > self._position(slot) for slot in self.pending)
+    def part(self, numbers: Iterable[int]) -> Part:
+        """Return what to change in the request to ask for some slots alone."""
+        return self.request.narrow(sorted(map(self._order, numbers))) if self.divisible else Part()
 
-    def _refused_whole(self) -> bool:
-        """Whether CRM refused all of a call that is sent whole, and it is the call's own record that it named."""
-        endpoint, route = self.call.endpoint, self.call.route
-        if endpoint.resend is Resend.NEVER or len(self.pending) != len(self.items):
-            return False
-        if not endpoint.entries and len(self.items) != 1:
-            return False
-        if self.call.ids == (None,) and not endpoint.reads:
-            return route.names_record  # an external id is a record all the same
-        named = {item.record_id for item in self.items} - {None}
-        return endpoint.reads or named <= {route.record_id}
+    def sending(self, numbers: Iterable[int]) -> None:
+        """Record that the :meth:`part` for some pending slots is being sent."""
+        self._sent, self.flight = tuple(sorted(numbers, key=self._order)), self.attempts + 1
+        self.slots = self._as(Fate.IN_FLIGHT)
+
+    def absorb(self, answer: Answer[R]) -> None:
+        """Take in the answer to the most recent send. Safe to repeat, also after an interrupt half way."""
+        self.attempts, self.latest, self.alone = self.flight, answer, False
+        self.precedents.add(answer)
+        if self.divisible:
+            self._absorb_part(answer)
+        else:
+            self._absorb_whole(answer)
+
+    def lost(self) -> None:
+        """Record that the most recent send may have arrived, and that no answer will come. Safe to repeat."""
+        self.attempts = self.flight
+        self.slots = self._as(self._fate_of_lost)
+
+    def recall(self, *, begun: bool) -> None:
+        """Record that nothing of the most recent send has arrived; `begun`: that it counts as an attempt."""
+        self.attempts = self.flight if begun else self.attempts
+        self.slots = self._as(Fate.LOCKED)
+
+    # -- reading answers
 
     def _absorb_whole(self, answer: Answer[R]) -> None:
         if answer.failed or not answer.conclusive:
             self._follow_up(answer)
             return
-        envelope = answer.envelope or self.envelope
-        items = list(answer.envelope.items) if answer.envelope else []
-        laid = lay(self.call, envelope) if items else None
-        ids = records(self.call, envelope, laid) if answer.envelope else self._ids
-        # At once, so that an interrupt does not find parts that do not fit each other.
-        self.envelope, self.items, self.places, self._ids = envelope, items, laid or [None] * len(items), ids
-        self._sent = tuple(range(len(self.items)))
-        self.pending = self._locked(self._sent)
-        if self.pending and not self._refused_whole():
-            self.reason = GiveUpReason.UNMATCHED
+        self.slots = self._laid_out(answer.envelope) if answer.envelope else ()
+        if self.pending:
+            self.reason = self.may_resend()
 
     def _absorb_part(self, answer: Answer[R]) -> None:
         envelope = answer.envelope
         if answer.failed or envelope is None or (envelope.bare and len(self._sent) > 1):
             self._follow_up(answer)
             return
-        ids = [self._sent_id(slot) for slot in self._sent]
-        places = match(
+        ids = [self._requested_id(self.slots[number]) for number in self._sent]
+        request = self.request
+        matched = match(
             envelope.items,
             ids,
-            container=self.call.container,
-            alike=self.call.alike,
-            ordered=self.call.endpoint.ordered,
+            container=request.container,
+            ids_only=request.ids_only,
+            ordered=request.endpoint.ordered,
         )
-        found = _by_place(places, envelope.items) if places else match_named(envelope.items, ids)
-        for place, item in found.items():
-            slot = self._sent[place]
-            self._fill(slot, repointed(item, self.call.container, place, self._position(slot)))
-        missing = [slot for place, slot in enumerate(self._sent) if place not in found]
-        self._lose(missing)
-        if missing or (places is None and self._locked(self._sent)):
+        found = _by_index(matched, envelope.items) if matched else match_named(envelope.items, ids)
+        slots = list(self.slots)
+        for sent_index, number in enumerate(self._sent):
+            item = found.get(sent_index)
+            slots[number] = (
+                self._updated(number, sent_index, item)
+                if item is not None
+                else slots[number]._replace(fate=self._fate_of_lost)
+            )
+        self.slots = tuple(slots)
+        still_locked = any(slots[number].fate is Fate.LOCKED for number in self._sent)
+        if len(found) < len(self._sent) or (matched is None and still_locked):
             self.reason = GiveUpReason.UNMATCHED
+        elif self.pending:
+            self.reason = self.may_resend()
 
     def _follow_up(self, answer: Answer[R]) -> None:
         """Stop at an answer without results; unless CRM refused the call with it, the records may be written."""
-        self.reason, self.error = GiveUpReason.FOLLOW_UP, answer.error
-        self.retry_after = max(self.retry_after or 0.0, answer.retry_after or 0.0)
-        if not answer.error.refused:
-            self._lose(self._sent)
+        self.error = answer.error
+        self.slots = self._as(Fate.LOCKED if answer.error.refused else self._fate_of_lost)
+        self.reason = GiveUpReason.FOLLOW_UP
 
-    def _fill(self, slot: int, item: Item) -> None:
-        self.items[slot] = item
-        self._ids[slot] = item.record_id or self._ids[slot]
+    def _laid_out(self, envelope: Envelope) -> tuple[Slot, ...]:
+        """Return the slots of an answer to the whole request."""
+        matched = match_response(self.request, envelope)
+        ids = records(self.request, envelope, matched)
+        indexes = matched or [None] * len(ids)
+        facts = zip(indexes, ids, envelope.items, strict=True)
+        return tuple(Slot(index, record_id, item, self._fate_of(item)) for index, record_id, item in facts)
 
-    def _lose(self, slots: Sequence[int]) -> None:
-        self.uncertain = frozenset() if self.call.endpoint.reads else frozenset(slots)
+    def _updated(self, number: int, sent_index: int, item: Item) -> Slot:
+        slot = self.slots[number]
+        shown = repointed(item, self.request.container, sent_index, self._order(number))
+        return Slot(slot.request_index, item.record_id or slot.record_id, shown, self._fate_of(item))
 
-    def _sent_id(self, slot: int) -> str | None:
-        place, ids = self.places[slot], self.call.ids
-        return ids[place] if ids and place is not None else None
+    def _fate_of(self, item: Item) -> Fate:
+        return Fate.LOCKED if item.retryable(self._actions) else Fate.SETTLED
+
+    @property
+    def _fate_of_lost(self) -> Fate:
+        """What a slot becomes whose answer is lost: a read may be repeated."""
+        return Fate.LOCKED if self.request.endpoint.reads else Fate.UNCERTAIN
+
+    # -- what may be sent again
+
+    def _matched(self) -> bool:
+        """Whether each pending record is certain, and none was overtaken."""
+        certain = all(self.slots[number].request_index is not None for number in self.pending)
+        return certain and not self._overtaken()
+
+    def _overtaken(self) -> bool:
+        """Whether a later row of a pending row's record was applied: to send the earlier one now would undo it."""
+        if self.request.ids_only:
+            return False
+        applied: dict[str | None, int] = {}
+        for number, slot in enumerate(self.slots):
+            if slot.item.succeeded and slot.record_id:
+                applied[slot.record_id] = max(self._order(number), applied.get(slot.record_id, -1))
+        return any(applied.get(self.slots[number].record_id, -1) > self._order(number) for number in self.pending)
+
+    def _refused_whole(self) -> bool:
+        """Whether CRM refused all of a call that is sent whole, and names the call's own record."""
+        endpoint, route = self.request.endpoint, self.request.route
+        if endpoint.resend is Resend.NEVER or len(self.pending) != len(self.slots):
+            return False
+        if not endpoint.entries and len(self.slots) != 1:
+            return False
+        if self.request.ids == (None,) and not endpoint.reads:
+            return route.names_record  # an external id is a record all the same
+        named = {slot.item.record_id for slot in self.slots} - {None}
+        return endpoint.reads or named <= {route.record_id}
+
+    # -- slots
+
+    def _with(self, fate: Fate) -> tuple[int, ...]:
+        return tuple(number for number, slot in enumerate(self.slots) if slot.fate is fate)
+
+    def _as(self, fate: Fate) -> tuple[Slot, ...]:
+        """Return the slots with those of the most recent send, as far as these are not final, in another fate."""
+        open_slots = {n for n in self._sent if self.slots[n].fate in {Fate.LOCKED, Fate.IN_FLIGHT}}
+        return tuple(
+            slot._replace(fate=fate) if number in open_slots else slot for number, slot in enumerate(self.slots)
+        )
+
+    def _order(self, number: int) -> int:
+        index = self.slots[number].request_index
+        return number if index is None else index
+
+    def _requested_id(self, slot: Slot) -> str | None:
+        ids = self.request.ids
+        return ids[slot.request_index] if ids and slot.request_index is not None else None
 
 
-def _by_place(places: Sequence[int | None], items: Sequence[Item]) -> dict[int, Item]:
-    return {place: item for place, item in zip(places, items, strict=True) if place is not None}
-
-
-def credits_left(value: str | None) -> int | None:
-    """Read `X-API-CREDITS-REMAINING`: None where it is absent or no number that makes sense."""
-    return int(value) if value and re.fullmatch(r"[0-9]{1,18}", value) else None
+def _by_index(matched: Iterable[int | None], items: Iterable[Item]) -> dict[int, Item]:
+    return {index: item for index, item in zip(matched, items, strict=True) if index is not None}

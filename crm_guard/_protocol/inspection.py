@@ -1,8 +1,10 @@
-"""The first look at a call: cheap, and the last one for all that has nothing to do with locks."""
+"""Whether an answer may hold items: the cheap tests, which every CRM call passes through."""
 
 from __future__ import annotations
 
 from typing import Final
+
+from crm_guard._base.codes import CLIENT_ERROR
 
 READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 # One rare byte string that every guarded code ends with: the only thing that an ordinary answer is searched for.
@@ -10,8 +12,13 @@ MARK: Final = b'ED"'
 _RAREST: Final = b"D"
 
 
+def may_hold_items(status: int, *, reads: bool) -> bool:
+    """Return whether an answer may hold items: a successful read holds field values, which may look like items."""
+    return not reads or status >= CLIENT_ERROR
+
+
 def marked(body: bytes) -> bool:
-    """Tell whether a body may hold a guarded code."""
+    """Return whether a body may hold a guarded code."""
     # A single byte is found at memory speed, and most answers do without a D. The mark is looked for from the end,
     # as that search goes by its first byte: its last, a quote, comes every few bytes in any JSON.
     return _RAREST in body and body.rfind(MARK) >= 0

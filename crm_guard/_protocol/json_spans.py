@@ -1,7 +1,7 @@
-"""Where the parts of a JSON text lie, so that one part can be replaced and every other byte stays as it was.
+"""Locate the values of a JSON text, so that one can be replaced and every other byte stays the same.
 
-The standard decoder tells where a value ends (`raw_decode`); a typed decoder would give the values but not their
-places, and writing a whole document again changes white space, escapes, number forms and duplicate keys.
+The standard decoder reports where a value ends (`raw_decode`); a typed decoder gives values without offsets, and
+serializing a whole document again changes white space, escapes, number forms and duplicate keys.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _DECODER: Final = json.JSONDecoder()
-_BLANK: Final = re.compile(r"[ \t\n\r]*")
+_WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
 
 
 class Span(NamedTuple):
-    """A value in a JSON text: its place, and what it is."""
+    """A value in a JSON text, and its offsets."""
 
     start: int
     end: int
@@ -26,7 +26,7 @@ class Span(NamedTuple):
 
 
 def members(text: str, start: int = 0) -> dict[str, Span] | None:
-    """Return the members of the JSON object at `start`; None where it is no object, or names a key twice."""
+    """Return the members of the JSON object at `start`; None if it is not an object, or has a duplicate key."""
     found: dict[str, Span] = {}
     at = _opening(text, start, "{")
     if at is None:
@@ -42,7 +42,7 @@ def members(text: str, start: int = 0) -> dict[str, Span] | None:
 
 
 def elements(text: str, start: int = 0) -> list[Span] | None:
-    """Return the elements of the JSON array at `start`; None where it is no array."""
+    """Return the elements of the JSON array at `start`; None if it is not an array."""
     found: list[Span] = []
     at = _opening(text, start, "[")
     if at is None:
@@ -54,7 +54,7 @@ def elements(text: str, start: int = 0) -> list[Span] | None:
 
 
 def splice(text: str, replacements: Mapping[tuple[int, int], str]) -> str:
-    """Return `text` with the given stretches replaced. Stretches must not overlap."""
+    """Return `text` with the given ranges replaced. Ranges must not overlap."""
     pieces: list[str] = []
     at = 0
     for (start, end), replacement in sorted(replacements.items()):
@@ -64,12 +64,12 @@ def splice(text: str, replacements: Mapping[tuple[int, int], str]) -> str:
 
 
 def pick(text: str, spans: Sequence[Span], indexes: Sequence[int]) -> str:
-    """Return a JSON array of some of `spans`, each byte for byte."""
+    """Return a JSON array of the spans at `indexes`, each byte for byte."""
     return "[" + ",".join(text[spans[index].start : spans[index].end] for index in indexes) + "]"
 
 
 def _skip(text: str, at: int) -> int:
-    match = _BLANK.match(text, at)
+    match = _WHITESPACE.match(text, at)
     return match.end() if match else at
 
 

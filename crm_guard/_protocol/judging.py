@@ -1,4 +1,4 @@
-"""From what CRM said to what it means for each record: outcomes, with the hint that applies. Pure."""
+"""What CRM's answers mean for each record: its outcome, with the hint that applies. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from crm_guard._base.codes import CLIENT_ERROR, RECORD_LOCKED, SERVER_ERROR, UNAPPROVED
 from crm_guard._protocol.approval import Diagnosis, choose
-from crm_guard._protocol.envelope import LOCKED, UNAPPROVED, Envelope, Item
-from crm_guard._protocol.request_records import Call, lay, pointed, records
-from crm_guard.errors import GiveUpReason
+from crm_guard._protocol.exchange import Fate
+from crm_guard._protocol.matching import match_response, pointed_index, records
+from crm_guard.outcomes import CallError, GiveUpReason, RecordOutcome
 from crm_guard.remediation import (
     Family,
     hint_for_bystander,
@@ -17,16 +18,14 @@ from crm_guard.remediation import (
     hint_for_lock,
     hint_for_uncertain,
 )
-from crm_guard.report import CallError, RecordOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from crm_guard._protocol.answer import Answer
+    from crm_guard._protocol.envelope import Envelope, Item
     from crm_guard._protocol.exchange import Exchange
-
-_CLIENT_ERROR = 400
-_SERVER_ERROR = 500
+    from crm_guard._protocol.request_records import CrmRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +33,13 @@ class Judge:
     """What is needed to judge an item besides the item itself.
 
     Attributes:
-        call: The request's records.
+        request: The request's records.
         actions: The `details.action` values of locks that pass.
         version: The API version in the URL, such as `v8`.
         states: `$approval_state` by record id, as far as it was asked for.
     """
 
-    call: Call
+    request: CrmRequest
     actions: Collection[str]
     version: str
     states: Mapping[str, str] = field(default_factory=dict)
@@ -62,11 +61,11 @@ class Judge:
         """Judge one item.
 
         Args:
-            item: CRM's last word on the record.
+            item: CRM's most recent item on the record.
             record_id: The record.
             position: Where it stands in the request.
             uncertain: Whether it was sent again since, and has no result of that.
-            error: What the last send met as a whole.
+            error: What the most recent send met as a whole.
             longer: Whether a larger budget would have helped.
         """
         state = self.states.get(record_id or "")
@@ -95,7 +94,7 @@ class Judge:
 
     def _diagnose(self, item: Item, state: str | None) -> Diagnosis | None:
         needs_person = item.guarded and item.code in UNAPPROVED
-        return choose(item.code, state, self.call.endpoint.family) if needs_person else None
+        return choose(item.code, state, self.request.endpoint.family) if needs_person else None
 
     def _lock_hint(self, item: Item, record_id: str | None, *, longer: bool) -> str:
         if not item.guarded:
@@ -103,8 +102,8 @@ class Judge:
         return hint_for_lock(
             item.action,
             retryable=item.retryable(self.actions),
-            family=self.call.endpoint.family,
-            module=self.call.route.module,
+            family=self.request.endpoint.family,
+            module=self.request.route.module,
             record_id=record_id,
             version=self.version,
             longer=longer,
@@ -113,8 +112,8 @@ class Judge:
 
 def outcomes_of(exchange: Exchange[Any], judge: Judge) -> tuple[RecordOutcome, ...]:
     """Judge every record of an exchange."""
-    if not exchange.items:  # answered by something that is no envelope: an image, an empty 204
-        return (RecordOutcome(position=0, record_id=exchange.call.route.record_id, succeeded=True),)
+    if not exchange.slots:  # answered by something that is no envelope: an image, an empty 204
+        return (RecordOutcome(position=0, record_id=exchange.request.route.record_id, succeeded=True),)
     outcomes = slot_outcomes(exchange, judge)
     return _completed(exchange.latest, judge, outcomes) if exchange.alone else outcomes
 
@@ -124,14 +123,14 @@ def slot_outcomes(exchange: Exchange[Any], judge: Judge) -> tuple[RecordOutcome,
     longer = exchange.reason in {None, GiveUpReason.TIMEOUT, GiveUpReason.ATTEMPTS}
     return tuple(
         judge.outcome(
-            item,
-            exchange.record_id(slot),
-            _first(exchange.places[slot], item.sub, slot),
-            uncertain=slot in exchange.uncertain,
+            slot.item,
+            slot.record_id,
+            _first(slot.request_index, slot.item.sub, number),
+            uncertain=slot.fate is Fate.UNCERTAIN,
             error=exchange.error,
             longer=longer,
         )
-        for slot, item in enumerate(exchange.items)
+        for number, slot in enumerate(exchange.slots)
     )
 
 
@@ -139,25 +138,25 @@ def outcomes_in(answer: Answer[Any], judge: Judge) -> tuple[RecordOutcome, ...]:
     """Judge an answer, outside any exchange."""
     outcomes: tuple[RecordOutcome, ...] = ()
     if answer.envelope is not None:
-        laid = lay(judge.call, answer.envelope)
-        found = records(judge.call, answer.envelope, laid)
-        places = laid or [None] * len(found)
+        matched = match_response(judge.request, answer.envelope)
+        ids = records(judge.request, answer.envelope, matched)
+        indexes = matched or [None] * len(ids)
         outcomes = tuple(
-            judge.outcome(item, found[index], _first(places[index], item.sub, index))
-            for index, item in enumerate(answer.envelope.items)
+            judge.outcome(item, ids[number], _first(indexes[number], item.sub, number))
+            for number, item in enumerate(answer.envelope.items)
         )
     return _completed(answer, judge, outcomes)
 
 
 def unanswered_outcomes(judge: Judge, error: CallError | None = None) -> tuple[RecordOutcome, ...]:
     """Return the outcomes of a call whose first answer is lost, and of whose records nothing else is known."""
-    call = judge.call
-    if call.names_one and not _names_record(call):
+    request = judge.request
+    if request.names_one and not _names_record(request):
         return ()
     hint = hint_for_uncertain(str(error) if error else None)
     return tuple(
         RecordOutcome(position=position, record_id=record_id, hint=hint, uncertain=True)
-        for position, record_id in enumerate(call.ids or ())
+        for position, record_id in enumerate(request.ids or ())
     )
 
 
@@ -175,111 +174,113 @@ def early_outcomes(
     if uncertain:
         hint = hint_for_uncertain(str(error) if error else None)
     else:
-        hint = hint_for_lock(action, retryable=True, family=judge.call.endpoint.family, longer=False)
+        hint = hint_for_lock(action, retryable=True, family=judge.request.endpoint.family, longer=False)
     return tuple(
         RecordOutcome(
             position=position,
             record_id=record_id,
-            code=LOCKED,
+            code=RECORD_LOCKED,
             action=action,
             retryable=not uncertain,
             hint=hint,
             uncertain=uncertain,
         )
-        for position, record_id in enumerate(judge.call.ids or ())
+        for position, record_id in enumerate(judge.request.ids or ())
     )
 
 
-def failed_as_a_whole(answer: Answer[Any], call: Call) -> bool:
+def failed_as_a_whole(answer: Answer[Any], request: CrmRequest) -> bool:
     """Return whether an answer tells of the call, and not of each record that the call names."""
     envelope = answer.envelope
     if envelope is None:
-        return answer.status >= _CLIENT_ERROR or (not answer.conclusive and _is_known(call))
+        return answer.status >= CLIENT_ERROR or (not answer.conclusive and _is_known(request))
     if envelope.composite or any(item.succeeded for item in envelope.items):
         return False
-    if call.ids is None or call.names_one:
-        return envelope.bare and not envelope.guarded and not _names_record(call)
-    return _tells_of_less(answer, call, envelope)
+    if request.ids is None or request.names_one:
+        return envelope.bare and not envelope.guarded and not _names_record(request)
+    return _covers_less(answer, request, envelope)
 
 
-def _is_known(call: Call) -> bool:
+def _is_known(request: CrmRequest) -> bool:
     """Return whether the form of a success is known: other endpoints may answer one in any way."""
-    return call.endpoint.family is not Family.OTHER and call.route.names_module
+    return request.endpoint.family is not Family.OTHER and request.route.names_module
 
 
-def _names_record(call: Call) -> bool:
+def _names_record(request: CrmRequest) -> bool:
     """Return whether the path names a record: `settings/variables` looks as if it did."""
-    route = call.route
-    return route.names_record and (route.external or _is_known(call) or (route.record_id or "").isdecimal())
+    route = request.route
+    return route.names_record and (route.external or _is_known(request) or (route.record_id or "").isdecimal())
 
 
-def _tells_of_less(answer: Answer[Any], call: Call, envelope: Envelope) -> bool:
+def _covers_less(answer: Answer[Any], request: CrmRequest, envelope: Envelope) -> bool:
     """Return whether a refusal has one item for the whole call, or items for those records only that caused it."""
-    ids, items = call.ids or (), envelope.items
+    ids, items = request.ids or (), envelope.items
     if envelope.key == "tags":
         return True
-    if len(items) == len(ids) or (answer.status < _CLIENT_ERROR and envelope.listed):
+    if len(items) == len(ids) or (answer.status < CLIENT_ERROR and envelope.listed):
         return False
-    return len(items) == 1 or len(set(_named_places(call, envelope)) - {None}) == len(items)
+    return len(items) == 1 or len(set(_named_indexes(request, envelope)) - {None}) == len(items)
 
 
-def error_in(answer: Answer[Any], call: Call) -> CallError | None:
+def error_in(answer: Answer[Any], request: CrmRequest) -> CallError | None:
     """Return what an answer says of the call as a whole, None where each record has its own result."""
-    return answer.error if answer.failed or failed_as_a_whole(answer, call) else None
+    return answer.error if answer.failed or failed_as_a_whole(answer, request) else None
 
 
 def _completed(answer: Answer[Any], judge: Judge, outcomes: tuple[RecordOutcome, ...]) -> tuple[RecordOutcome, ...]:
     """Return one outcome for each record that the request names, where an answer tells of the call as a whole.
 
-    A record that the answer names as the cause keeps its own outcome. All others are told alike, and truly: refused
-    (4xx), or else uncertain.
+    A record that the answer names as the cause keeps its own outcome. The others all get the same one: refused
+    (4xx) or uncertain.
     """
-    call = judge.call
-    if not failed_as_a_whole(answer, call):
-        return tuple(_doubted(outcome, answer, call) for outcome in outcomes)
-    if not call.ids or (call.names_one and not _names_record(call)):
+    request = judge.request
+    if not failed_as_a_whole(answer, request):
+        return tuple(_qualified(outcome, answer, request) for outcome in outcomes)
+    if not request.ids or (request.names_one and not _names_record(request)):
         return ()
-    causes = _causes(answer, call, outcomes)
+    causes = _causes(answer, request, outcomes)
     items = answer.envelope.items if answer.envelope is not None else ()
     item = next((item for item in items if item.guarded), None)
     if item is not None and not causes:
-        return tuple(judge.outcome(item, record_id, position) for position, record_id in enumerate(call.ids))
+        return tuple(judge.outcome(item, record_id, position) for position, record_id in enumerate(request.ids))
     return tuple(
-        causes.get(position) or _alike(answer, call, position, record_id, bystander=bool(causes))
-        for position, record_id in enumerate(call.ids)
+        causes.get(position) or _outcome_of_call(answer, request, position, record_id, bystander=bool(causes))
+        for position, record_id in enumerate(request.ids)
     )
 
 
-def _doubted(outcome: RecordOutcome, answer: Answer[Any], call: Call) -> RecordOutcome:
-    """Return an outcome as far as its answer bears it: a failing server refuses nothing for certain."""
-    if answer.status < _SERVER_ERROR or outcome.succeeded or outcome.blocked or call.endpoint.reads:
+def _qualified(outcome: RecordOutcome, answer: Answer[Any], request: CrmRequest) -> RecordOutcome:
+    """Return an outcome, uncertain where a failing server reports a refusal: that proves nothing."""
+    if answer.status < SERVER_ERROR or outcome.succeeded or outcome.blocked or request.endpoint.reads:
         return outcome
     return replace(outcome, uncertain=True, hint=hint_for_uncertain(str(answer.error)))
 
 
-def _causes(answer: Answer[Any], call: Call, outcomes: Sequence[RecordOutcome]) -> dict[int, RecordOutcome]:
+def _causes(
+    answer: Answer[Any], request: CrmRequest, outcomes: Sequence[RecordOutcome]
+) -> dict[int, RecordOutcome]:
     """Return the outcomes of the records that an answer names as the cause of its refusal, by their positions."""
     if answer.envelope is None or not answer.error.refused:
         return {}
-    places = _named_places(call, answer.envelope)
+    places = _named_indexes(request, answer.envelope)
     named = zip(places, outcomes, strict=True)
     return {place: replace(outcome, position=place) for place, outcome in named if place is not None}
 
 
-def _named_places(call: Call, envelope: Envelope) -> list[int | None]:
+def _named_indexes(request: CrmRequest, envelope: Envelope) -> list[int | None]:
     """Return where the record that each item names stands in the request; None for none, or for one of several."""
-    ids = call.ids or ()
+    ids = request.ids or ()
     once = {record_id for record_id, count in Counter(ids).items() if record_id and count == 1}
     homes = {record_id: place for place, record_id in enumerate(ids) if record_id in once}
-    pointed_to = (pointed(item, call.container, len(ids)) for item in envelope.items)
+    pointed_to = (pointed_index(item, request.container, len(ids)) for item in envelope.items)
     return [homes.get(item.record_id or "", place) for item, place in zip(envelope.items, pointed_to, strict=True)]
 
 
-def _alike(
-    answer: Answer[Any], call: Call, position: int, record_id: str | None, *, bystander: bool
+def _outcome_of_call(
+    answer: Answer[Any], request: CrmRequest, position: int, record_id: str | None, *, bystander: bool
 ) -> RecordOutcome:
-    """Return the outcome of a record of which the answer says nothing of its own."""
-    uncertain = not answer.error.refused and not call.endpoint.reads
+    """Return the outcome of a record of which the answer has no item of its own."""
+    uncertain = not answer.error.refused and not request.endpoint.reads
     return RecordOutcome(
         position=position,
         record_id=record_id,
@@ -290,7 +291,7 @@ def _alike(
     )
 
 
-def unapproved(outcomes: Sequence[RecordOutcome]) -> tuple[str, ...]:
+def unapproved(outcomes: Iterable[RecordOutcome]) -> tuple[str, ...]:
     """Return the records whose approval state is worth asking for, each once."""
     return tuple(dict.fromkeys(found.record_id for found in outcomes if found.needs_approval and found.record_id))
 

@@ -10,13 +10,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from crm_guard._protocol.envelope import LOCKED, Envelope, Item
+from crm_guard._base.codes import RECORD_LOCKED
 from crm_guard._protocol.json_spans import members, splice
 from crm_guard._protocol.precedents import Kind, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from crm_guard._protocol.envelope import Envelope, Item
     from crm_guard._protocol.exchange import Exchange
 
 _OK: Final = 200
@@ -32,7 +33,7 @@ class Merged:
 
 
 def merge(exchange: Exchange[Any], items: Sequence[Item]) -> Merged:
-    """Put CRM's last word on each record into one answer: `items`, in the wording that the caller is to see."""
+    """Put `items`, one for each record, into one answer."""
     kind, precedents = kind_of(items), exchange.precedents
     status = precedents.status(kind) or _usual_status(exchange, kind)
     return Merged(status, write_body(precedents.form(kind), items))
@@ -50,7 +51,7 @@ def write_body(envelope: Envelope, items: Sequence[Item]) -> bytes:
 
 
 def with_hint(item: Item, hint: str) -> Item:
-    """Return the item with `hint` behind its message, and every other byte as it was."""
+    """Return the item with `hint` appended to its message, and every other byte as it was."""
     text = item.raw.decode()
     try:
         message = (members(text) or {}).get("message")
@@ -58,19 +59,19 @@ def with_hint(item: Item, hint: str) -> Item:
         return item
     if message is None or not isinstance(message.value, str):
         return item
-    told = json.dumps(f"{message.value} {hint}".strip())
-    return item.rewritten(splice(text, {(message.start, message.end): told}).encode())
+    extended = json.dumps(f"{message.value} {hint}".strip())
+    return item.rewritten(splice(text, {(message.start, message.end): extended}).encode())
 
 
 def _usual_status(exchange: Exchange[Any], kind: Kind) -> int:
     if kind is Kind.ALL:
         return _OK
-    return exchange.call.endpoint.partial_status if kind is Kind.SOME else exchange.precedents.first
+    return exchange.request.endpoint.partial_status if kind is Kind.SOME else exchange.precedents.first
 
 
 def _counted(written: Mapping[str, bytes], items: Sequence[Item]) -> dict[str, bytes]:
     """Return the counters that the body has, in the form (text or number) in which CRM wrote them."""
-    counts = (sum(item.succeeded for item in items), sum(item.code == LOCKED for item in items))
+    counts = (sum(item.succeeded for item in items), sum(item.code == RECORD_LOCKED for item in items))
     return {
         name: b'"%d"' % count if written[name].startswith(b'"') else b"%d" % count
         for name, count in zip(_COUNTERS, counts, strict=True)

@@ -1,7 +1,6 @@
-"""How CRM itself has answered so far: what a merged answer takes its status and its form from. Pure.
+"""The status and form of CRM's own answers so far, which a merged answer takes over. Pure.
 
-Kept is what the last answer of each kind said, and not the answers: a call may be refused many times, and each
-refusal may be as large as it likes.
+The answers themselves are not kept: a call may be refused many times, and each refusal may be large.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Kind(enum.Enum):
 
 
 class Precedents:
-    """What the answers to one call had in common with others of their kind. Used by one thread.
+    """How CRM answered one call, by how many of its records an answer applied. Used by one thread.
 
     Args:
         answer: The first answer.
@@ -45,41 +44,41 @@ class Precedents:
         self.opening = envelope.emptied()
         self._forms: dict[Kind, Envelope] = {}
         self._statuses: dict[Kind, int] = {}
-        self._note_status(answer)
+        self._record_status(answer)
 
     def add(self, answer: Answer[Any]) -> None:
-        """Take note of a later answer. Taking note of the last one again changes nothing."""
+        """Record a later answer. Safe to repeat."""
         envelope, opening = answer.envelope, self.opening
         if envelope is None or answer.failed:
             return
-        self._note_status(answer)
+        self._record_status(answer)
         if envelope.key == opening.key and envelope.listed == opening.listed:
             self._forms[kind_of(envelope.items)] = envelope.emptied()
 
-    def _note_status(self, answer: Answer[Any]) -> None:
+    def _record_status(self, answer: Answer[Any]) -> None:
         envelope = answer.envelope
         if envelope is None or answer.failed:
             return
         kind = kind_of(envelope.items)
-        if _may_say(answer.status, envelope, kind):
+        if _is_whole_status(answer.status, envelope, kind):
             self._statuses[kind] = answer.status
 
     def status(self, kind: Kind) -> int | None:
-        """Return the HTTP status that CRM gave last to a call of this kind as a whole; None if it gave none."""
+        """Return the HTTP status of the most recent answer of this kind to a whole call; None if there was none."""
         return self._statuses.get(kind)
 
     def form(self, kind: Kind) -> Envelope:
-        """Return an envelope without items, as CRM wrote it last for this kind, or else for the first answer."""
+        """Return an envelope without items: of the most recent answer of this kind, or else of the first one."""
         return self._forms.get(kind, self.opening)
 
 
 def kind_of(items: Sequence[Item]) -> Kind:
-    """Return how many of `items` tell of something applied."""
+    """Return how many of `items` report something applied."""
     applied = sum(item.succeeded for item in items)
     return Kind.ALL if applied == len(items) else Kind.SOME if applied else Kind.NONE
 
 
-def _may_say(status: int, envelope: Envelope, kind: Kind) -> bool:
+def _is_whole_status(status: int, envelope: Envelope, kind: Kind) -> bool:
     """Return whether `status` is one that CRM gives to a call of this kind as a whole."""
     if kind is Kind.ALL and status == _ACCEPTED:  # also that of a change of owners that succeeded in part
         return all(item.code == "SCHEDULED" for item in envelope.items)

@@ -1,10 +1,9 @@
-"""Asking CRM why records are not approved, within a time and a size that nobody else decides.
+"""Ask CRM why records are not approved, within a fixed time and size limit.
 
-`requests` has no total timeout: a server that sends a byte a second keeps a call for as long as it likes, also
-before the first byte of a body, where nobody could look at a clock in between. So the questions are asked in a
-thread of their own, and whoever waits for the answers goes on when the time is up, and cuts the connection. That
-cannot be done through an inner adapter: there the thread looks at the clock between the pieces of a body. While a
-thread that is late has not come back, its origin is not asked again.
+`requests` has no total timeout: a server that sends a byte a second can hold a call forever, even before the first
+byte of a body, where no code could check a clock. So the probes run in a thread, and the caller continues when the
+time is up and shuts down the connection. An inner adapter does not allow that: there the thread checks the clock
+between chunks of the body. While an overdue thread is still running, its origin is not asked again.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from crm_guard._protocol.approval import read_states, refused_scope
-from crm_guard._transport import wire as _wire
+from crm_guard._transport.bodies import bounded_body, capped_timeout
+from crm_guard._transport.messages import probe_request
 from crm_guard.clock import Wake
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from crm_guard._transport.scopes import ScopeMemory
 
 SECONDS: Final = 5.0
-"""What a diagnosis may take in all, from the first byte sent to the last one read."""
+"""Seconds for a whole diagnosis, from the first byte sent to the last one read."""
 BYTES: Final = 1024 * 1024
-"""What one answer of it may hold: 100 records with two fields each take a hundredth."""
+"""Size limit of one answer: 100 records with two fields each take a hundredth of it."""
 
-_UNKNOWN: Final = "the approval state could not be learnt: %s"
+_UNKNOWN: Final = "the approval state could not be read: %s"
 _log: Final = logging.getLogger("crm_guard")
 
 
@@ -46,45 +46,45 @@ def ask(
     options: Mapping[str, Any],
     cut: Callable[[], object],
 ) -> tuple[dict[str, str], int]:
-    """Return `$approval_state` by record id, as far as it could be learnt in time, and the calls that this took.
+    """Return `$approval_state` by record id, as far as known in time, and the number of calls made.
 
     Args:
-        probes: The questions.
-        send: Sends a prepared request, and returns a response whose body is still to be read.
-        scopes: What tokens may not read.
-        astray: The threads that did not come back in time, by origin; kept up to date here.
-        origin: Where the questions go.
-        options: For `send`.
-        cut: Ends the connection that `send` uses, if it can.
+        probes: The requests to send.
+        send: Sends a prepared request, and returns a response with an unread body.
+        scopes: The tokens and modules that were refused before.
+        astray: The overdue threads, by origin; updated here.
+        origin: The origin of the probes.
+        options: Keyword arguments of `send`.
+        cut: Shuts down the connection that `send` uses, if it can.
     """
-    hanging = astray.get(origin)
-    if not probes or (hanging is not None and hanging.is_alive()):
+    overdue = astray.get(origin)
+    if not probes or (overdue is not None and overdue.is_alive()):
         return {}, 0
-    inquiry = _Inquiry(probes, send, scopes, options)
-    context = contextvars.copy_context()  # with the caller's span, say
-    thread = threading.Thread(target=context.run, args=(inquiry.run,), name="crm_guard-diagnosis", daemon=True)
+    run = _ProbeRun(probes, send, scopes, options)
+    context = contextvars.copy_context()  # for example the caller's tracing span
+    thread = threading.Thread(target=context.run, args=(run.run,), name="crm_guard-diagnosis", daemon=True)
     try:
         thread.start()
-    except RuntimeError as exc:  # no thread can be had
+    except RuntimeError as exc:  # no thread can be started
         _log.debug(_UNKNOWN, exc)
         return {}, 0
     done = False
     try:
-        done = inquiry.done.wait(SECONDS)
-    finally:  # after Ctrl-C, too
+        done = run.done.wait(SECONDS)
+    finally:  # also after Ctrl-C
         if not done:
             astray[origin] = thread
             cut()
     if not done:
         _log.debug(_UNKNOWN, "out of time")
-    return dict(inquiry.states), inquiry.sent
+    return dict(run.states), run.sent
 
 
-class _Inquiry:
-    """One diagnosis: run in one thread, waited for in another.
+class _ProbeRun:
+    """The probes of one diagnosis: sent in one thread, awaited in another.
 
     Attributes:
-        states: What was learnt so far.
+        states: `$approval_state` by record id, so far.
         sent: Calls made so far.
         done: Set at the end.
     """
@@ -103,24 +103,24 @@ class _Inquiry:
         self._end = time.monotonic() + SECONDS
 
     def run(self) -> None:
-        """Ask until everything is known, or something says stop."""
+        """Send the probes until all are answered, time is up, or the scope is known to be missing."""
         try:
             for probe in self._probes:
-                if self._left() <= 0 or self._scopes.knows(probe):
+                if self._remaining() <= 0 or self._scopes.knows(probe):
                     break
-                self._ask(probe)
+                self._probe(probe)
         except Exception as exc:  # noqa: BLE001 (an explanation must never cost the result)
             _log.debug(_UNKNOWN, type(exc).__name__)
         finally:
             self.done.set()
 
-    def _ask(self, probe: Probe) -> None:
+    def _probe(self, probe: Probe) -> None:
         self.sent += 1
-        timeout = _wire.capped_timeout(self._options["timeout"], self._left())
+        timeout = capped_timeout(self._options["timeout"], self._remaining())
         options = {**self._options, "stream": True, "timeout": timeout}
-        response = self._send(_wire.probe_request(probe), **options)
+        response = self._send(probe_request(probe), **options)
         try:
-            body = _wire.bounded_body(response, BYTES, unread=True, within=self._left()) or b""
+            body = bounded_body(response, BYTES, unread=True, within=self._remaining()) or b""
         finally:
             response.close()
         if refused_scope(response.status_code, body):
@@ -128,5 +128,5 @@ class _Inquiry:
         if response.ok:
             self.states |= read_states(body)
 
-    def _left(self) -> float:
+    def _remaining(self) -> float:
         return self._end - time.monotonic()

@@ -1,11 +1,10 @@
-"""What a forked process must not share with its parent: connections.
+"""Give a forked process connection pools of its own.
 
-Both would send by one socket, and either may read the answer to what the other one sent: a refused write would be
-told as a success. So the child begins with empty pools, for every adapter that a guard is or sends through.
+Parent and child would share sockets, and one could read the answer to a request of the other: a refused write would
+be reported as a success. So the child starts with empty pools, for every guard and every adapter it sends through.
 
-This runs before anything else does in the child, and so calls no code of the caller's and takes no lock: a thread
-that held one at the fork is not there to release it. It also sees to the locks of the old pools: urllib3 takes them
-once more when these go.
+This runs first in the child, calls no user code and takes no lock: a thread that held one at the fork no longer
+exists to release it. It also replaces the locks of the old pools, as urllib3 takes them when it disposes of these.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ if TYPE_CHECKING:
 
     from urllib3.connectionpool import HTTPConnectionPool
 
-# By identity: an adapter of somebody else's may define equality, and so have no hash.
+# By identity: a third-party adapter may define equality and so be unhashable.
 _adapters: Final = weakref.WeakValueDictionary[int, Any]()
 
 
 def remember(*adapters: object) -> None:
-    """Have :func:`remembered` name adapters as long as they live. Thread-safe."""
+    """Register adapters for :func:`remembered`, by weak reference. Thread-safe."""
     for adapter in adapters:
-        with contextlib.suppress(TypeError):  # None, or of a class with slots and no room for a weak reference
+        with contextlib.suppress(TypeError):  # None, or a class with slots and no `__weakref__`
             _adapters[id(adapter)] = adapter
 
 
 def remembered() -> Iterator[object]:
-    """Yield all adapters that are still there. Safe in a forked process, whatever lost threads were doing."""
+    """Yield all registered adapters still alive. Safe in a forked process, whatever other threads were doing."""
     for reference in _adapters.valuerefs():
         adapter = reference()
         if adapter is not None:
@@ -42,37 +41,37 @@ def remembered() -> Iterator[object]:
 
 
 def renew_connections(adapter: object) -> None:
-    """Give an adapter empty pools in place of those of its parent process; one without pools is left alone.
+    """Replace the pools that an adapter inherited by empty ones; no-op for an adapter without pools.
 
-    The parent goes on using its connections: the child closes no more than its own ends of them.
+    The connections of the parent stay usable: the child closes only its own file descriptors.
     """
     state = getattr(adapter, "__dict__", {})
     manager, proxied = state.get("poolmanager"), state.get("proxy_manager")
     if isinstance(manager, PoolManager):
-        state["poolmanager"] = _emptied(manager)
+        state["poolmanager"] = _without_pools(manager)
     if isinstance(proxied, dict):
         state["proxy_manager"] = {
-            url: _emptied(manager) for url, manager in proxied.items() if isinstance(manager, PoolManager)
+            url: _without_pools(manager) for url, manager in proxied.items() if isinstance(manager, PoolManager)
         }
 
 
-def _emptied(manager: PoolManager) -> PoolManager:
-    """Return a manager like `manager`, TLS and proxy settings included, that has no pool yet."""
+def _without_pools(manager: PoolManager) -> PoolManager:
+    """Return a copy of `manager`, including TLS and proxy settings, without pools."""
     pools = manager.pools
     for pool in list(pools._container.values()):  # noqa: SLF001 (its methods take the lock)
-        _abandon(pool)
-    twin = object.__new__(type(manager))
-    vars(twin).update(vars(manager), pools=RecentlyUsedContainer(pools._maxsize))  # noqa: SLF001
-    return twin
+        _discard_pool(pool)
+    fresh = object.__new__(type(manager))
+    vars(fresh).update(vars(manager), pools=RecentlyUsedContainer(pools._maxsize))  # noqa: SLF001
+    return fresh
 
 
-def _abandon(pool: HTTPConnectionPool) -> None:
-    """Close the idle connections of a pool, and make its locks anew: urllib3 takes them when the pool goes."""
-    waiting: Any = pool.pool
-    if waiting is None:  # it was closed
+def _discard_pool(pool: HTTPConnectionPool) -> None:
+    """Close the idle connections of a pool and replace its locks: urllib3 takes them when it drops the pool."""
+    idle: Any = pool.pool
+    if idle is None:  # closed
         return
-    sockets: list[Any] = [connection.sock for connection in waiting.queue if connection is not None]
-    type(waiting).__init__(waiting, waiting.maxsize)
+    sockets: list[Any] = [connection.sock for connection in idle.queue if connection is not None]
+    type(idle).__init__(idle, idle.maxsize)
     for sock in sockets:
-        with contextlib.suppress(Exception):  # None, or broken: it is not needed any more
+        with contextlib.suppress(Exception):  # None, or broken
             sock.close()

@@ -1,7 +1,6 @@
-"""The keyword arguments of `GuardAdapter`, `mount_guard`, `install` and `load_settings`: names, types, mix-ups.
+"""The keyword arguments of `GuardAdapter`, `mount_guard`, `install` and `load_settings`: names, types, checks.
 
-Type checkers read the classes; at run time :func:`check_options` says what an argument with a wrong name was meant
-to be.
+Type checkers read the classes; at run time :func:`check_options` suggests the correct form of a wrong argument.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class StockOptions(TypedDict, total=False):
-    """What `requests.adapters.HTTPAdapter` takes."""
+    """The arguments of `requests.adapters.HTTPAdapter`."""
 
     pool_connections: int
     pool_maxsize: int
@@ -33,7 +32,7 @@ class StockOptions(TypedDict, total=False):
 
 
 class OwnOptions(TypedDict, total=False):
-    """What `GuardAdapter` takes besides, apart from its settings."""
+    """The further arguments of `GuardAdapter`, other than its settings."""
 
     hooks: Iterable[GuardHook]
     lock_registry: LockRegistry | None
@@ -43,7 +42,7 @@ class OwnOptions(TypedDict, total=False):
 
 
 class AdapterOptions(StockOptions, OwnOptions, total=False):
-    """Every keyword argument of `GuardAdapter` but its settings."""
+    """Every keyword argument of `GuardAdapter` except its settings."""
 
 
 _NAMES: Final = ("settings", *sorted(AdapterOptions.__optional_keys__))
@@ -51,10 +50,10 @@ _SETTINGS: Final = SettingsOptions.__optional_keys__
 
 
 def split_positional(given: tuple[Any, ...], settings: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return the settings, and the stock arguments, of a `GuardAdapter(*given, settings=settings)`.
+    """Return the settings and the stock arguments of `GuardAdapter(*given, settings=settings)`.
 
     Raises:
-        TypeError: More is given by position than settings, or they are given twice.
+        TypeError: More than the settings is given by position, or they are given twice.
     """
     if not given or (isinstance(given[0], int) and not isinstance(given[0], bool)):
         return settings, given
@@ -71,14 +70,14 @@ def split_positional(given: tuple[Any, ...], settings: Any) -> tuple[Any, tuple[
 
 
 def check_options(given: Mapping[str, Any], call: str) -> None:
-    """Refuse keyword arguments that the guard does not have.
+    """Reject keyword arguments that the guard does not have.
 
     Args:
         given: The arguments.
-        call: The call up to where `settings=` could stand, like `"mount_guard(session, "`.
+        call: The call up to where `settings=` would go, like `"mount_guard(session, "`.
 
     Raises:
-        TypeError: One of them is a setting, or unknown. The text says what to write instead.
+        TypeError: One of them is a setting, or unknown. The message says what to write instead.
     """
     misplaced = {name: value for name, value in given.items() if _is_setting(name, value)}
     if misplaced:
@@ -91,16 +90,16 @@ def check_options(given: Mapping[str, Any], call: str) -> None:
 
 
 def _is_setting(name: str, value: object) -> bool:
-    """Return whether an argument belongs into the settings: of `lock_registry`, only a URL does."""
+    """Return whether an argument belongs in the settings; `lock_registry` only if it is a URL."""
     return name in _SETTINGS and (name not in _NAMES or isinstance(value, str))
 
 
 def _shown(settings: Mapping[str, Any]) -> str:
-    """Return settings as Python, without what may be a URL, as that may hold a password."""
-    return "{" + ", ".join(f'"{name}": {_harmless(name, repr(value))}' for name, value in settings.items()) + "}"
+    """Return settings as Python source, without values that may be URLs, as these may hold passwords."""
+    return "{" + ", ".join(f'"{name}": {_redacted(name, repr(value))}' for name, value in settings.items()) + "}"
 
 
-def _harmless(name: str, text: str) -> str:
+def _redacted(name: str, text: str) -> str:
     return "..." if name == "lock_registry" or MAY_BE_URL.search(text) else text
 
 
@@ -108,9 +107,9 @@ def _unknown(name: str, call: str) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it
 
     close = get_close_matches(name, (*_NAMES, *sorted(_SETTINGS)), n=1)
-    guess = "".join(f" Did you mean {_spelled(meant, call)}?" for meant in close)
+    guess = "".join(f" Did you mean {_correct_form(meant, call)}?" for meant in close)
     return f"{call}{name}=...): unknown argument {name!r}.{guess} Allowed: {', '.join(_NAMES)}"
 
 
-def _spelled(name: str, call: str) -> str:
+def _correct_form(name: str, call: str) -> str:
     return name if name in _NAMES else f'the setting {name}: {call}settings={{"{name}": ...}})'

@@ -1,7 +1,7 @@
-"""What urllib3 repeats on its own (`max_retries`), below the guard: may it apply a write twice?
+"""Check whether urllib3's own retries (`max_retries`), below the guard, may apply a write twice.
 
-CRM refuses a call as a whole with 429, and what never left was not applied. All else may have been: an answer that
-is lost, a 5xx, a TLS error in the middle. The rules are those of `urllib3.Retry`, 2.2 to 2.8.
+A call that CRM answers with 429, or that was never sent, was not applied. After anything else it may have been: a
+lost answer, a 5xx, a TLS error midway. The rules are those of `urllib3.Retry`, 2.2 to 2.8.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _CODES_SHOWN: Final = 4
 
 
 def unsafe_repeats(policy: object) -> list[str]:
-    """Return for which causes a policy may send a write again that CRM may have applied; none: it is safe.
+    """Return the causes for which a policy may resend a write that CRM may have applied; empty if it is safe.
 
     Args:
-        policy: The `max_retries` of an adapter, as `requests` takes it; of anything else nothing is known.
+        policy: The `max_retries` of an adapter, as `requests` takes it; any other object yields no causes.
     """
     if isinstance(policy, int):
         policy = Retry(policy)
-    if not isinstance(policy, Retry) or not _left(policy.total):
+    if not isinstance(policy, Retry) or not _allows_retry(policy.total):
         return []
     return [*_statuses(policy), *_errors(policy)]
 
 
 def warning_about(policy: object) -> str:
-    """Return what to say of a policy that repeats by status and is unsafe; empty for all others."""
-    if not isinstance(policy, Retry) or not policy.status_forcelist or not _left(policy.status):
+    """Return the warning for an unsafe policy that retries by status; empty for all others."""
+    if not isinstance(policy, Retry) or not policy.status_forcelist or not _allows_retry(policy.status):
         return ""
     causes = ", ".join(unsafe_repeats(policy))
     return causes and (
@@ -45,15 +45,15 @@ def warning_about(policy: object) -> str:
 
 
 def _statuses(policy: Retry) -> Iterator[str]:
-    if not _left(policy.status):
+    if not _allows_retry(policy.status):
         return
     codes = {*policy.status_forcelist, *policy.RETRY_AFTER_STATUS_CODES} - {_REFUSED}
     forced = {code for code in codes if _repeats(policy, code)}
-    asked = {code for code in codes - forced if _repeats(policy, code, has_retry_after=True)}
+    by_retry_after = {code for code in codes - forced if _repeats(policy, code, has_retry_after=True)}
     if forced:
         yield f"status {_shown(forced)} (status_forcelist)"
-    if asked:
-        yield f"status {_shown(asked)} with Retry-After (respect_retry_after_header)"
+    if by_retry_after:
+        yield f"status {_shown(by_retry_after)} with Retry-After (respect_retry_after_header)"
 
 
 def _repeats(policy: Retry, code: int, *, has_retry_after: bool = False) -> bool:
@@ -61,15 +61,15 @@ def _repeats(policy: Retry, code: int, *, has_retry_after: bool = False) -> bool
 
 
 def _errors(policy: Retry) -> Iterator[str]:
-    methods = policy.allowed_methods  # urllib3 takes an empty collection for all methods
-    if _left(policy.read) and (not methods or any(method in methods for method in _WRITES)):
+    methods = policy.allowed_methods  # urllib3 treats an empty collection as all methods
+    if _allows_retry(policy.read) and (not methods or any(method in methods for method in _WRITES)):
         yield f"read errors (read={policy.read})"
-    if _left(policy.other):  # of any method
+    if _allows_retry(policy.other):  # of any method
         yield f"TLS and proxy errors (other={policy.other})"
 
 
-def _left(limit: int | None) -> bool:
-    """Return whether a counter of a policy lets it repeat: None is no limit of its own, False is 0."""
+def _allows_retry(limit: int | None) -> bool:
+    """Return whether a counter of a policy allows a retry: None is unlimited, False is 0."""
     return limit is None or limit > 0
 
 

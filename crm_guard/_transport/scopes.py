@@ -1,4 +1,4 @@
-"""What tokens may not read, so that a diagnosis does not ask in vain twice."""
+"""Remember which tokens lack the scope to read a module, so that a diagnosis is not refused twice."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class ScopeMemory:
-    """Remembers which token may not read which module, so that a probe is refused once and not every time.
+    """The refused pairs of token and module: such a probe is refused once and not every time.
 
-    Keeps keyed digests, never a token, and at most `limit` of them: the one unused for longest goes first.
+    Keeps keyed digests, never a token, and at most `limit` of them: the least recently used is dropped first.
     Thread-safe. A copy or an unpickled one starts empty.
     """
 
@@ -35,7 +35,7 @@ class ScopeMemory:
                 self._refused.popitem(last=False)
 
     def knows(self, probe: Probe) -> bool:
-        """Tell whether such a probe was refused before."""
+        """Return whether a probe with this token and module was refused before."""
         key = self._key(probe)
         with self._mutex:
             known = key in self._refused

@@ -1,8 +1,8 @@
-"""A connection of an adapter's pool that can be cut while another thread waits for it.
+"""Shut down a connection of an adapter's pool while another thread waits for its answer.
 
-`requests` hands out a connection with the response, which is too late where its first line is what does not come.
-So a :class:`Tap` stands between the adapter and its pool, and sees each connection go out and come back. It cuts
-only what is out: a connection that is back may be another call's by then.
+`requests` exposes a connection only with the response: too late if not even the status line arrives. So a
+:class:`Tap` wraps the pool and sees each connection checked out and returned. It shuts down only a checked-out
+connection: a returned one may already serve another call.
 """
 
 from __future__ import annotations
@@ -18,62 +18,62 @@ from urllib3.exceptions import EmptyPoolError
 if TYPE_CHECKING:
     from urllib3.connectionpool import ConnectionPool
 
-_LATE = "the diagnosis is late"
+_OUT_OF_TIME = "the diagnosis ran out of time"
 
 
 class Tap:
-    """Watches the connections of the sends of one thread, and can cut them. Thread-safe."""
+    """Tracks the connection that one thread sends on, and can shut it down. Thread-safe."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._out: Any = None
-        self._late = False
+        self._connection: Any = None
+        self._expired = False
 
     def over(self, pool: ConnectionPool) -> ConnectionPool:
-        """Return a view of a pool, with the same connections, that this tap watches.
+        """Return a view of a pool, with the same connections, that reports to this tap.
 
-        That takes two methods of urllib3 that are not documented; without them the pool is returned as it is.
+        It relies on two undocumented methods of urllib3; a pool without them is returned unchanged.
         """
-        take, give = getattr(pool, "_get_conn", None), getattr(pool, "_put_conn", None)
-        if take is None or give is None:
+        get, put = getattr(pool, "_get_conn", None), getattr(pool, "_put_conn", None)
+        if get is None or put is None:
             return pool
 
-        def taken(*args: Any, **options: Any) -> Any:
-            connection = take(*args, **options)
+        def get_connection(*args: Any, **options: Any) -> Any:
+            connection = get(*args, **options)
             with self._mutex:
-                late = self._late
-                self._out = None if late else connection
-            if late:  # not to be closed: who had it before may be about to close its own answer
-                give(connection)
-                raise EmptyPoolError(pool, _LATE)  # after which urllib3 puts nothing back, and does not try again
+                expired = self._expired
+                self._connection = None if expired else connection
+            if expired:  # not closed: its previous user may still be closing its own answer
+                put(connection)
+                raise EmptyPoolError(pool, _OUT_OF_TIME)  # urllib3 neither retries it nor returns a connection
             connect = connection.connect
 
-            def connected() -> None:
+            def connect_in_time() -> None:
                 connect()
-                if self._late:  # there was no socket to be cut
-                    raise TimeoutError(_LATE)
+                if self._expired:  # `cut` found no socket to shut down
+                    raise TimeoutError(_OUT_OF_TIME)
 
-            vars(connection)["connect"] = connected
+            vars(connection)["connect"] = connect_in_time
             return connection
 
-        def given(connection: Any) -> None:
+        def put_connection(connection: Any) -> None:
             if connection is not None:
                 vars(connection).pop("connect", None)
             with self._mutex:
-                self._out, late = None, self._late
-            if late and connection is not None:
+                self._connection, expired = None, self._expired
+            if expired and connection is not None:
                 connection.close()
-            give(None if late else connection)
+            put(None if expired else connection)
 
         view = copy.copy(pool)
-        vars(view).update(_get_conn=taken, _put_conn=given)
+        vars(view).update(_get_conn=get_connection, _put_conn=put_connection)
         return view
 
     def cut(self) -> None:
-        """End the connection that is out, if one is, and let none go out any more."""
+        """Shut down the checked-out connection, if any, and refuse further ones."""
         with self._mutex:
-            self._late = True
-            sock: Any = getattr(self._out, "sock", None)
-            with contextlib.suppress(OSError, TypeError):  # ended already; not connected yet, or no real socket
-                # Not by the method of a TLS socket, which would take its state from the thread that reads.
+            self._expired = True
+            sock: Any = getattr(self._connection, "sock", None)
+            with contextlib.suppress(OSError, TypeError):  # already shut down, not connected, or no real socket
+                # Not `SSLSocket.shutdown`: it would drop the TLS state that the reading thread uses.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -1,6 +1,6 @@
-"""The command `crm-guard`: a demo, explanations of CRM's answers, the simulator, the effective settings.
+"""The command `crm-guard`: a demo, explanations of CRM responses, the simulator, the effective settings.
 
-Needs the extra `cli`. This module imports none of it, so that a missing package ends in one line of advice.
+Needs the extra `cli`. This module imports none of its packages, so a missing one is reported in one line.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: What stands behind `crm-guard`; None for those of the process.
+        arguments: The arguments after `crm-guard`, or None for those of the process.
 
     Returns:
-        The exit status: 0 fine, 1 the command failed, 2 bad usage, bad settings or the extra is missing, 130
+        The exit status: 0 success, 1 the command failed, 2 bad usage, bad settings or a missing extra, 130
         interrupted.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]

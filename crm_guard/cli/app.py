@@ -1,4 +1,4 @@
-"""The commands and their options. What they do is in the modules beside this one."""
+"""The commands and their options. The other modules of this package implement them."""
 
 import contextlib
 import os
@@ -23,20 +23,20 @@ _LOOPBACK: Final = ("127.0.0.1", "localhost")
 
 app = typer.Typer(
     name="crm-guard",
-    help="Waits out Zoho CRM's passing record locks, and explains its other refusals.",
+    help="Wait out Zoho CRM's transient record locks, and explain its other refusals.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run the command line, and return its exit status."""
+    """Run the command line and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a sign that the encoding lacks must not end a command
+            stream.reconfigure(errors="replace")  # an unencodable character must not end a command
     try:
         return int(app(arguments, prog_name="crm-guard", standalone_mode=False) or 0)
     except BrokenPipeError:
@@ -49,14 +49,14 @@ def run(arguments: Sequence[str] | None) -> int:
     except SettingsError as error:
         return _complain(str(error), _USAGE_ERROR)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # typer's usage errors; typer does not export their base class
+        if not hasattr(error, "format_message"):  # typer's usage errors; their base class is not exported
             raise
         return _complain(f"{_discreet(error.format_message()).rstrip('.')}. Try 'crm-guard --help'.", _USAGE_ERROR)
 
 
 def _discreet(text: str) -> str:
-    """Return what typer says of an argument; not where that argument may be a URL with a password."""
-    return "An argument is not understood" if "://" in text or "@" in text else text
+    """Return typer's message, or a generic one if it may quote a URL that holds a password."""
+    return "invalid argument" if "://" in text or "@" in text else text
 
 
 def _complain(text: str, status: int) -> int:
@@ -77,45 +77,46 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Waits out Zoho CRM's passing record locks, and explains its other refusals."""
+    """Wait out Zoho CRM's transient record locks, and explain its other refusals."""
 
 
 @app.command()
 def demo(
-    seed: Annotated[int, typer.Option(help="Draws the locks, their lengths and the order of the work.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the locks, their durations and the order of the jobs.")] = 1,
     records: Annotated[
         int,
         typer.Option(
-            min=FEWEST_RECORDS, max=MOST_RECORDS, help="Records with a job of their own; batches come on top."
+            min=FEWEST_RECORDS, max=MOST_RECORDS, help="Number of single-record jobs; three batches are added."
         ),
     ] = 20,
     speed: Annotated[
-        float, typer.Option(min=0.2, max=1000, help="2 is twice as fast: scales the locks and the waits.")
+        float, typer.Option(min=0.2, max=1000, help="Divides the durations of locks and waits: 2 is twice as fast.")
     ] = 1.0,
     json: _Json = False,
 ) -> int:
-    """Do a day's work on a simulated CRM, and check that every record was written just once.
+    """Run many jobs against a simulated CRM, and check that every record was written exactly once.
 
-    The exit status is 0 only if every check held.
+    The exit status is 0 only if every check passed.
     """
     return run_demo(Demo(seed=seed, records=records, speed=speed), as_document=json)
 
 
 @app.command()
 def explain(
-    answer: Annotated[str, typer.Argument(metavar="FILE|-", help="A CRM answer: its body, or all of `curl -i`.")],
+    answer: Annotated[str, typer.Argument(metavar="FILE|-", help="A CRM response: body, or output of `curl -i`.")],
     method: Annotated[str | None, typer.Option(help="HTTP method of the call.")] = None,
     path: Annotated[str | None, typer.Option(help="Path or URL of the call: /crm/v8/Leads/123.")] = None,
-    status: Annotated[int | None, typer.Option(min=100, max=599, help="HTTP status of the answer.")] = None,
+    status: Annotated[int | None, typer.Option(min=100, max=599, help="HTTP status of the response.")] = None,
     request: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Body of the request, to name records by their position.")
+        str | None,
+        typer.Option(metavar="FILE", help="Body of the request, to identify records by their index."),
     ] = None,
     state: Annotated[
         str | None, typer.Option(help="The record's $approval_state, if known: zia_vision_rejected.")
     ] = None,
     json: _Json = False,
 ) -> None:
-    """Tell what a CRM answer means for each record, and what to do about it."""
+    """Explain what a CRM response means for each record, and what to do about it."""
     question = Question(
         answer=read_text(answer),
         method=method,
@@ -129,22 +130,24 @@ def explain(
 
 @app.command()
 def simulate(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 8070,
-    host: Annotated[str, typer.Option(help="127.0.0.1, and no other: the simulator is for tests.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one.")] = 8070,
+    host: Annotated[str, typer.Option(help="Must be 127.0.0.1: the simulator is for tests.")] = "127.0.0.1",
     records: Annotated[int, typer.Option(min=1, max=1000, help="Leads in each state.")] = 2,
-    locked_for: Annotated[float, typer.Option(min=0, help="Seconds that the locked ones stay locked.")] = 60.0,
-    upload_check: Annotated[float, typer.Option(min=0, help="Seconds of Zia's check after an upload.")] = 10.0,
-    latency: Annotated[float, typer.Option(min=0, help="Seconds that every call takes.")] = 0.0,
+    locked_for: Annotated[float, typer.Option(min=0, help="Seconds for which locked Leads stay locked.")] = 60.0,
+    upload_check: Annotated[
+        float, typer.Option(min=0, help="Duration of Zia's check of an upload, in seconds.")
+    ] = 10.0,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds added to every call.")] = 0.0,
     token: Annotated[
-        str | None, typer.Option(help="The only access token to accept; otherwise any will do.")
+        str | None, typer.Option(help="The only accepted access token; by default any is accepted.")
     ] = None,
     api_credits: Annotated[
-        int | None, typer.Option("--credits", min=0, help="API credits left; otherwise no limit.")
+        int | None, typer.Option("--credits", min=0, help="Remaining API credits; unlimited by default.")
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Calls at once above which CRM answers 429; otherwise no limit.")
+        int | None, typer.Option(min=1, help="Concurrent calls above which CRM answers 429; unlimited by default.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No line per call.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not log calls.")] = False,
 ) -> None:
     """Run a simulated CRM on 127.0.0.1 until Ctrl-C or SIGTERM."""
     if host not in _LOOPBACK:
@@ -168,5 +171,5 @@ def settings(
     source: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A TOML file with settings.")] = None,
     json: _Json = False,
 ) -> None:
-    """Show the effective settings, and where each came from."""
+    """Show the effective settings and the origin of each."""
     run_settings(source, as_document=json)

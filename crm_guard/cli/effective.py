@@ -1,4 +1,4 @@
-"""`crm-guard settings`: the effective settings, and where each came from."""
+"""`crm-guard settings`: the effective settings and the origin of each."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def run_settings(source: Path | None, *, as_document: bool) -> None:
-    """Print the settings that a guard of this environment would have.
+    """Print the settings that a guard would use in this environment.
 
     Raises:
-        SettingsError: A setting is unknown or has a value that is not allowed.
+        SettingsError: A setting is unknown or its value is invalid.
     """
     found = origins(source)
     if as_document:

@@ -1,4 +1,4 @@
-"""`crm-guard explain`: what a pasted CRM answer means for each record, and what to do about it."""
+"""`crm-guard explain`: what a pasted CRM response means for each record, and what to do about it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
-from crm_guard._protocol.address import tail_of, version_before
+from crm_guard._protocol.address import Address
 from crm_guard._protocol.answer import Answer, read_answer
 from crm_guard._protocol.envelope import Envelope, read_envelope
 from crm_guard._protocol.judging import Judge, error_in, outcomes_in
-from crm_guard._protocol.request_records import read_call
+from crm_guard._protocol.request_records import read_request
 from crm_guard.cli.outcomes import as_json, full_line, listed
 from crm_guard.cli.terminal import CommandError, harmless, make_console, signs, write_json
 from crm_guard.remediation import harmless_state
@@ -24,19 +24,18 @@ from crm_guard.settings import load_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from crm_guard.report import CallError, RecordOutcome
+    from crm_guard.outcomes import CallError, RecordOutcome
 
 _CLIENT_ERROR: Final = 400
 _USAGE_ERROR: Final = 2
-_ORIGIN: Final = re.compile(r"https?://[^/]+")
 _RETRY_AFTER: Final = re.compile(r"(?im)^retry-after:[ \t]*(\d{1,6})[ \t]*\r?$")
 _SERVER_ERROR: Final = 500
 _SERVER_ERRORS: Final = frozenset({"INTERNAL_ERROR", "INTERNAL_SERVER_ERROR"})
-# Possessive: no line is ever given back, so a head of any length is read once, and leaves nothing on a stack.
+# Possessive quantifiers never backtrack: a head of any length is scanned once, in constant memory.
 _HEAD: Final = re.compile(r"HTTP/[\d.]++ (\d{3})[^\r\n]*+\r?\n(?:[^\r\n]++\r?\n)*+\r?\n")
 
-# What CRM's texts tell of the call, where nobody else does. A guess, and shown as one: the guard itself never
-# decides anything by a message.
+# Guesses of the call from CRM's messages, for when the user does not name it. They are displayed as guesses; the
+# guard itself never decides by a message.
 _GUESSES: Final = (
     ("delete the record image", "DELETE", "{module}/{id}/photo"),
     ("upload the record image", "POST", "{module}/{id}/photo"),
@@ -53,15 +52,15 @@ _METHODS: Final = (("/actions/", "POST"), ("/upsert", "POST"), ("/photo", "GET")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What the user knows of the answer.
+    """A response to explain, and what the user knows about it.
 
     Attributes:
         answer: The pasted text.
-        method: HTTP method of the call, None if not known.
-        path: Path or URL of the call, None if not known.
-        status: HTTP status, None if not known.
-        request: Body of the request, None if not known.
-        state: `$approval_state` of the records, None if not known.
+        method: HTTP method of the call, or None if unknown.
+        path: Path or URL of the call, or None if unknown.
+        status: HTTP status, or None if unknown.
+        request: Body of the request, or None if unknown.
+        state: `$approval_state` of the records, or None if unknown.
     """
 
     answer: str
@@ -74,15 +73,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What came out.
+    """What a response means.
 
     Attributes:
-        method: HTTP method by which the answer was read.
-        path: Path by which it was read.
-        guessed: Whether method or path were guessed.
+        method: HTTP method that the response was interpreted for.
+        path: Path that it was interpreted for.
+        guessed: Whether the method or the path is a guess.
         outcomes: One per record.
-        error: What the answer says of the call as a whole, None where each record has its own result.
-        status_known: Whether the HTTP status was given; otherwise that of `error` is a guess.
+        error: Why the call failed as a whole, or None if each record has its own result.
+        status_known: Whether the HTTP status was given; if not, that of `error` is a guess.
     """
 
     method: str
@@ -94,40 +93,38 @@ class Explanation:
 
     @property
     def guarded(self) -> int:
-        """How many records a lock or a missing approval blocks."""
+        """Number of records that a lock or a missing approval blocks."""
         return sum(outcome.blocked for outcome in self.outcomes)
 
 
 def explain(question: Question) -> Explanation:
-    """Read an answer the way the guard does.
+    """Interpret a response as the guard does.
 
     Raises:
-        CommandError: The text is no JSON.
+        CommandError: The text is not JSON.
     """
-    told, body, retry_after = _taken_apart(question)
-    status = told or _CLIENT_ERROR
+    given, body, retry_after = _parse_paste(question)
+    status = given or _CLIENT_ERROR
     envelope = read_envelope(body)
     method, path = _call_of(question, envelope)
-    start = tail_of(path)
-    version = version_before(path, start) if start >= 0 else "v8"
-    rest = path[start:] if start >= 0 else _ORIGIN.sub("", path, count=1).lstrip("/")
+    address = Address.of(path)
+    version = address.version or "v8"
     shown = Explanation(
-        method=method, path=f"/crm/{version}/{rest}", guessed=not (question.method and question.path)
+        method=method, path=f"/crm/{version}/{address.rest}", guessed=not (question.method and question.path)
     )
-    request = question.request
-    call = read_call(method, rest, 0, lambda: request.encode() if request else None)
+    call = read_request(method, address, lambda: question.request)
     answer = read_answer(None, status, body, call, retry_after=retry_after)
-    if told is None and answer.error.code in _SERVER_ERRORS:
+    if given is None and answer.error.code in _SERVER_ERRORS:
         answer = read_answer(None, _SERVER_ERROR, body, call)
-    outcomes = _judged(answer, Judge(call, load_settings().retry_actions, version), question.state)
-    if told is None and not answer.error.code:  # nothing says that it failed
+    outcomes = _outcomes_of(answer, Judge(call, load_settings().retry_actions, version), question.state)
+    if given is None and not answer.error.code:  # no sign that the call failed
         return replace(shown, outcomes=outcomes if answer.envelope is not None else ())
-    return replace(shown, outcomes=outcomes, error=error_in(answer, call), status_known=told is not None)
+    return replace(shown, outcomes=outcomes, error=error_in(answer, call), status_known=given is not None)
 
 
-def _judged(answer: Answer[None], judge: Judge, state: str | None) -> tuple[RecordOutcome, ...]:
+def _outcomes_of(answer: Answer[None], judge: Judge, state: str | None) -> tuple[RecordOutcome, ...]:
     outcomes = outcomes_in(answer, judge)
-    if state:  # holds for every record that is not approved, also for one without a name
+    if state:  # applies to every unapproved record, also one without an id
         unapproved = {outcome.record_id or "": state for outcome in outcomes if outcome.needs_approval}
         outcomes = outcomes_in(answer, judge.knowing(unapproved))
     return tuple(
@@ -136,14 +133,14 @@ def _judged(answer: Answer[None], judge: Judge, state: str | None) -> tuple[Reco
 
 
 def run_explain(question: Question, *, as_document: bool) -> None:
-    """Print the explanation of an answer.
+    """Print the explanation of a response.
 
     Raises:
-        CommandError: The text is no JSON, or the state is no word.
+        CommandError: The text is not JSON, or the state is not a valid value.
     """
     if question.state and harmless_state(question.state) is None:
         message = (
-            f"--state {harmless(question.state)!r} is no value of $approval_state, such as zia_vision_rejected"
+            f"--state {harmless(question.state)!r} is not a value of $approval_state (example: zia_vision_rejected)"
         )
         raise CommandError(message, _USAGE_ERROR)
     found = explain(question)
@@ -157,7 +154,7 @@ def read_text(source: str) -> str:
     """Return the text of a file, or of standard input for `-`.
 
     Raises:
-        CommandError: It cannot be read, or is no text.
+        CommandError: It cannot be read, or is not text.
     """
     try:
         raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
@@ -166,17 +163,17 @@ def read_text(source: str) -> str:
         message = f"{source} cannot be read: {error.strerror or error}"
         raise CommandError(message) from error
     except UnicodeError as error:
-        message = f"{'standard input' if source == '-' else source} is no UTF-8 text"
+        message = f"{'standard input' if source == '-' else source} is not UTF-8 text"
         raise CommandError(message) from error
 
 
-def _taken_apart(question: Question) -> tuple[int | None, bytes, float | None]:
-    """Return status, if known, body, and seconds of `Retry-After`; a paste may begin with the head (`curl -i`)."""
+def _parse_paste(question: Question) -> tuple[int | None, bytes, float | None]:
+    """Return the status (or None), the body and `Retry-After` in seconds; `curl -i` also prints the headers."""
     text, status, retry_after, at = question.answer.strip() + "\n\n", question.status, None, 0
-    while head := _HEAD.match(text, at):  # an answer may come after a "100 Continue"
+    while head := _HEAD.match(text, at):  # "100 Continue" may precede the response
         status, at = question.status or int(head[1]), head.end()
-        wish = _RETRY_AFTER.search(head[0])
-        retry_after = float(wish[1]) if wish else None
+        delay = _RETRY_AFTER.search(head[0])
+        retry_after = float(delay[1]) if delay else None
     text = text[at:].strip()
     if status is not None and not text:
         return status, b"", retry_after
@@ -184,16 +181,16 @@ def _taken_apart(question: Question) -> tuple[int | None, bytes, float | None]:
         value = json.loads(text)
         body = json.dumps({"data": value} if isinstance(value, list) else value)
     except (ValueError, RecursionError) as error:
-        raise CommandError(_no_json(text, error)) from error
+        raise CommandError(_parse_error(text, error)) from error
     return status, body.encode(), retry_after
 
 
-def _no_json(text: str, error: Exception) -> str:
+def _parse_error(text: str, error: Exception) -> str:
     if not text:
-        return "there is nothing to explain: the input is empty"
+        return "the input is empty"
     if text.startswith("<"):
-        return "this is HTML or XML, not CRM's JSON: it came from something in between, such as a proxy"
-    return f"this is no JSON, so no answer of CRM: {error}"
+        return "the input is HTML or XML, not JSON from CRM: it probably comes from a proxy in between"
+    return f"the input is not JSON, so not a CRM response: {error}"
 
 
 def _call_of(question: Question, envelope: Envelope | None) -> tuple[str, str]:
@@ -238,18 +235,18 @@ def _error_document(found: Explanation) -> dict[str, Any] | None:
 
 def _show(found: Explanation, console: Console) -> None:
     if not found.guarded:
-        console.print(_nothing(found))
+        console.print(_unblocked(found))
     if found.error is not None:
-        fate = "nothing was applied" if found.error.refused else "what was applied is not known"
+        fate = "nothing was applied" if found.error.refused else "it is not known what was applied"
         error = found.error if found.status_known else found.error.code
         console.print(Text(harmless(f"The call failed as a whole ({error}): {fate}.")))
     if found.outcomes:
-        guess = "  (guessed; --method and --path make it certain)" if found.guessed and found.guarded else ""
+        guess = "  (guessed; pass --method and --path to be certain)" if found.guessed and found.guarded else ""
         console.print(Text.assemble((f"{found.method} {harmless(found.path)}", "bold"), (guess, "dim")))
         console.print()
         console.print(listed(found.outcomes, signs(console), full_line))
 
 
-def _nothing(found: Explanation) -> str:
-    text = "Nothing guarded in here: no record is locked, or waits for an approval."
-    return text if found.outcomes else f"{text} It names no record's result at all."
+def _unblocked(found: Explanation) -> str:
+    text = "Nothing is blocked: no record is locked or waits for an approval."
+    return text if found.outcomes else f"{text} The response has no per-record results."

@@ -1,4 +1,4 @@
-"""How one record's outcome is shown: a verdict in words, and the hint. For `explain` and for the demo."""
+"""Formats record outcomes, for `explain` and the demo: a verdict and the hint."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from crm_guard.cli.terminal import Signs
-    from crm_guard.report import RecordOutcome
+    from crm_guard.outcomes import RecordOutcome
 
 
 class Verdict(NamedTuple):
-    """What an outcome means, in a word for programs and in words for people."""
+    """What an outcome means: a name for programs, words and a style for people."""
 
     name: str
     words: str
@@ -28,29 +28,29 @@ class Verdict(NamedTuple):
 
 
 _WRITTEN: Final = Verdict("written", "written", "green")
-_PASSES: Final = Verdict("wait", "locked, and the lock passes by itself: the guard waits for it", "yellow")
-_STAYS: Final = Verdict("locked", "locked, and waiting does not help", "red")
-_CHECKED: Final = Verdict("wait", "being checked again: try later", "yellow")
+_TRANSIENT: Final = Verdict("wait", "locked by a transient lock: the guard waits for it", "yellow")
+_LOCKED: Final = Verdict("locked", "locked for a reason that waiting will not resolve", "red")
+_RECHECKED: Final = Verdict("wait", "being checked again: retry later", "yellow")
 _PERSON: Final = Verdict("person", "waits for a person", "magenta")
-_UNCERTAIN: Final = Verdict("uncertain", "not known: it may have been written", "yellow")
-_FAILED: Final = Verdict("failed", "refused for a reason that is none of the guard's", "red")
+_UNCERTAIN: Final = Verdict("uncertain", "unknown: it may have been written", "yellow")
+_FAILED: Final = Verdict("failed", "refused for a reason that the guard does not handle", "red")
 
 
 def verdict(outcome: RecordOutcome) -> Verdict:
-    """Return what an outcome means."""
+    """Return the verdict on an outcome."""
     if outcome.succeeded:
         return _WRITTEN
     if outcome.uncertain:
         return _UNCERTAIN
     if outcome.needs_approval:
-        return _CHECKED if outcome.checked_again else _PERSON
+        return _RECHECKED if outcome.checked_again else _PERSON
     if outcome.blocked:
-        return _PASSES if outcome.retryable else _STAYS
+        return _TRANSIENT if outcome.retryable else _LOCKED
     return _FAILED
 
 
 def as_json(outcome: RecordOutcome) -> dict[str, Any]:
-    """Return an outcome for a JSON document."""
+    """Return an outcome as a JSON object."""
     return {
         "position": outcome.position,
         "record_id": outcome.record_id,
@@ -72,12 +72,12 @@ def as_json(outcome: RecordOutcome) -> dict[str, Any]:
 def listed(
     outcomes: Iterable[RecordOutcome], signs: Signs, head: Callable[[RecordOutcome], Text]
 ) -> RenderableType:
-    """Show outcomes one below the other; neighbours with the same hint share it, below them.
+    """Return a table with a row per outcome; adjacent outcomes with the same hint share one line for it.
 
     Args:
-        outcomes: What to show.
-        signs: The signs before each record.
-        head: Makes the line of a record.
+        outcomes: The rows.
+        signs: The symbols of the first column.
+        head: Formats the line of a record.
     """
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
@@ -95,7 +95,7 @@ def listed(
 
 
 def full_line(outcome: RecordOutcome) -> Text:
-    """Return record, code and verdict, with the case and the state as far as they are known."""
+    """Return record, code and verdict, and the case and the approval state if known."""
     found = verdict(outcome)
     action = f" ({harmless(outcome.action)})" if outcome.action else ""
     line = Text.assemble(_name(outcome), f"  {harmless(outcome.code)}{action}  ", (found.words, found.style))
@@ -109,7 +109,7 @@ def full_line(outcome: RecordOutcome) -> Text:
 
 
 def short_line(outcome: RecordOutcome) -> Text:
-    """Return record, case and state of a blocked record, in columns."""
+    """Return id, case and approval state of a blocked record, in columns."""
     why = outcome.case or outcome.action or " or ".join(outcome.candidates) or outcome.code
     line = Text.assemble(_name(outcome), "  ", (f"{harmless(why):<20}", verdict(outcome).style))
     return line.append(f" {harmless(outcome.approval_state or '')}", "dim")

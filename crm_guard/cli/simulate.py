@@ -1,4 +1,4 @@
-"""`crm-guard simulate`: the simulator on a port, until it is told to stop."""
+"""`crm-guard simulate`: serves the simulator on a port until a signal stops it."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ _STATES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
 )
 
 
-class _Spoken(Simulator):
-    """A simulator that tells of each call when it has answered it."""
+class _LoggedSimulator(Simulator):
+    """A simulator that reports each call once it is answered."""
 
-    def __init__(self, tell: Callable[[Request, Reply], None], **options: Any) -> None:
+    def __init__(self, on_call: Callable[[Request, Reply], None], **options: Any) -> None:
         super().__init__(**options)
-        self._tell = tell
+        self._on_call = on_call
 
     def handle(self, request: Request, *, hold: Callable[[float], object] | None = None) -> Reply:
         reply = super().handle(request, hold=hold)
-        self._tell(request, reply)
+        self._on_call(request, reply)
         return reply
 
 
@@ -54,16 +54,16 @@ def run_simulate(*, records: int, locked_for: float, quiet: bool, **options: Any
 
     Args:
         records: Leads in each state.
-        locked_for: Seconds from the start for which the locked ones stay locked.
-        quiet: Do not print a line per call.
-        **options: For `Simulator`: `port`, `token` and so on.
+        locked_for: Seconds from the start for which locked Leads stay locked.
+        quiet: Do not log calls.
+        **options: Arguments of `Simulator`, such as `port` and `token`.
 
     Raises:
-        CommandError: The port cannot be had.
+        CommandError: The port is not available.
     """
     console = make_console()
-    crm = _Spoken((lambda _request, _reply: None) if quiet else _teller(console), **options)
-    samples = {name: _plant(crm, records, planted, locked_for) for name, planted in _STATES}
+    crm = _LoggedSimulator((lambda _request, _reply: None) if quiet else _call_logger(console), **options)
+    samples = {name: _add_leads(crm, records, planted, locked_for) for name, planted in _STATES}
     with _stop_signal() as stop:
         _start(crm, options["port"])
         try:
@@ -79,11 +79,11 @@ def _start(crm: Simulator, port: int) -> None:
     try:
         crm.start()
     except OSError as error:
-        message = f"port {port} cannot be had: {error.strerror or error}"
+        message = f"port {port} is not available: {error.strerror or error}"
         raise CommandError(message) from error
 
 
-def _plant(crm: Simulator, count: int, planted: dict[str, Any], locked_for: float) -> list[str]:
+def _add_leads(crm: Simulator, count: int, planted: dict[str, Any], locked_for: float) -> list[str]:
     lock = {"locked_for": locked_for} if planted.get("state") is State.ZIA_VISION_VALIDATION else {}
     about = {"fields": {"Last_Name": "Rowland", "Company": "Zylker"}, "image": _PICTURE, **planted, **lock}
     return [crm.add_record("Leads", **about) for _ in range(count)]
@@ -109,13 +109,13 @@ def _curl(crm: Simulator, lead: str) -> str:
     return f'curl -X PUT {crm.url}/crm/v8/Leads/{lead}{header} -d \'{{"data": [{{"Company": "Zylker"}}]}}\''
 
 
-def _teller(console: Console) -> Callable[[Request, Reply], None]:
-    def tell(request: Request, reply: Reply) -> None:
+def _call_logger(console: Console) -> Callable[[Request, Reply], None]:
+    def log(request: Request, reply: Reply) -> None:
         style = "green" if reply.status < _CLIENT_ERROR else "red"
         line = Text.assemble((f"{reply.status:>3}", style), f" {request.method:<6} {harmless(request.path)}")
         console.print(line, soft_wrap=True)
 
-    return tell
+    return log
 
 
 @contextlib.contextmanager

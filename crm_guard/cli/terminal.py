@@ -1,4 +1,4 @@
-"""Where the commands write: consoles, signs, and text that is safe to show."""
+"""Terminal output of the commands: consoles, symbols, and text that is safe to print."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Signs(NamedTuple):
-    """The signs before a line."""
+    """The symbols that start a line."""
 
     good: str
     bad: str
@@ -25,25 +25,26 @@ class Signs(NamedTuple):
 
 
 _UNICODE: Final = Signs("✓", "✗", "◔", "→", "·", "…")
-_BLANKS: Final = re.compile(r"(?<! ) +$", re.MULTILINE)  # a long run that ends elsewhere is looked at once
+_BLANKS: Final = re.compile(r"(?<! ) +$", re.MULTILINE)  # linear: an inner run of blanks is scanned once
 _ASCII: Final = Signs("+", "x", "~", ">", ".", "...")
 
 
 class CommandError(Exception):
-    """A command cannot do what it was asked: one line for the user, and the exit status."""
+    """A command failed: one line for the user, and the exit status."""
 
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
         self.status = status
 
 
-class _Trimmed:
-    """A stream that leaves out the blanks by which tables fill their lines."""
+class TrailingBlankFilter:
+    """A stream that drops trailing blanks, with which tables pad their lines."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        """Write `text` without trailing blanks."""
         return self._stream.write(_BLANKS.sub("", text))
 
     def __getattr__(self, name: str) -> Any:
@@ -51,15 +52,15 @@ class _Trimmed:
 
 
 def make_console() -> Console:
-    """Return a console on standard output: plain text without control codes unless that is a terminal."""
+    """Return a console on standard output: without control codes unless that is a terminal."""
     if sys.stdout.isatty():
         return Console(highlight=False, markup=False, emoji=False)
-    plain = cast("TextIO", _Trimmed(sys.stdout))
+    plain = cast("TextIO", TrailingBlankFilter(sys.stdout))
     return Console(file=plain, force_terminal=False, highlight=False, markup=False, emoji=False)
 
 
 def signs(console: Console) -> Signs:
-    """Return signs that the console's encoding has."""
+    """Return symbols that the console's encoding supports."""
     return _ASCII if console.options.ascii_only else _UNICODE
 
 
@@ -69,5 +70,5 @@ def write_json(document: Mapping[str, Any]) -> None:
 
 
 def harmless(text: str) -> str:
-    """Return `text` on one line and without control characters: what others wrote must not steer a terminal."""
+    """Return `text` on one line and without control characters: untrusted text must not control a terminal."""
     return "".join(sign if sign.isprintable() else "�" for sign in " ".join(text.split()))

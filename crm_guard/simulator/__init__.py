@@ -1,7 +1,7 @@
 """An embedded Zoho CRM for tests: real HTTP, records that lock and unlock, faults on demand.
 
 It answers the calls that Zoho's documentation describes, and refuses them the way CRM does while Zia looks at a
-record's image. It knows nothing of the guard, and works with any HTTP client:
+record's image. It imports nothing of the guard, and works with any HTTP client:
 
     import requests
     from crm_guard.simulator import Simulator
@@ -16,13 +16,7 @@ As a pytest fixture, with a clock that the test moves:
 
     import pytest
     from crm_guard.simulator import Simulator
-
-    class ManualClock:
-        def __init__(self) -> None:
-            self.seconds = 0.0
-
-        def __call__(self) -> float:
-            return self.seconds
+    from crm_guard.testing import ManualClock
 
     @pytest.fixture
     def clock():
@@ -35,7 +29,7 @@ As a pytest fixture, with a clock that the test moves:
 
     def test_a_locked_lead_opens_after_its_check(crm, clock):
         lead = crm.add_record("Leads", locked_for=30.0)
-        clock.seconds += 30.0
+        clock.advance(30.0)
         assert crm.get(lead).state == "approved"
 
 :class:`Engine` is the same CRM without a socket: give it a :class:`Request`, get a :class:`Reply`. Only

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .causes import Cause
     from .messages import Json
-    from .refusals import Cause
 
 
 @dataclass(kw_only=True)

@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 
+from .causes import Cause
 from .messages import Json, item
 from .records import Record, State
 from .routes import Kind
-
-
-class Cause(StrEnum):
-    """Why a call is refused."""
-
-    ZIA = "zia_vision_processing"
-    RECORD_LOCKING = "record_locking"
-    MERGE = "merge"
-    NOT_APPROVED = "NOT_APPROVED"
-    NOT_REVIEWED = "NOT_REVIEWED"
-
-    @property
-    def code(self) -> str:
-        """The `code` of the refusal."""
-        return self.value if self in (Cause.NOT_APPROVED, Cause.NOT_REVIEWED) else "RECORD_LOCKED"
-
 
 _OTHER_CAUSES = {
     State.ZIA_VISION_VALIDATION: Cause.ZIA,

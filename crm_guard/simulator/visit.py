@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from .messages import Json, Reply, Request, RequestError, bare, invalid_field, missing_field, read_json
 from .records import Record, State, Store
-from .refusals import Cause, cause_of, new_row_refusal, refusal
+from .refusals import cause_of, new_row_refusal, refusal
 from .routes import Kind, Route
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from .causes import Cause
 
 
 class EngineOptions(TypedDict, total=False):

@@ -1,4 +1,4 @@
-"""What the benchmarks are made on: answers in the shapes and sizes that CRM's API sends, and a clock."""
+"""What the benchmarks are made on: answers in the shapes and sizes that CRM's API sends."""
 
 from __future__ import annotations
 
@@ -7,20 +7,6 @@ import json
 DOWNLOAD_BYTES = 64 * 1024 * 1024
 BATCH, LOCKED, LISTED = 100, 10, 200
 JSON = "application/json;charset=UTF-8"
-
-
-class InstantClock:
-    """Waits take no time: the cost of an exchange is measured, not its patience."""
-
-    def __init__(self):
-        self.seconds = 0.0
-
-    def now(self):
-        return self.seconds
-
-    def wait(self, event, timeout):
-        self.seconds += timeout
-        return event.is_set()
 
 
 def record_id(number: int) -> str:

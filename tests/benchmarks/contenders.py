@@ -11,7 +11,7 @@ import tracemalloc
 from typing import TYPE_CHECKING, Self
 
 import requests
-from canned import MANY_RECORDS, ONE_RECORD, InstantClock
+from canned import MANY_RECORDS, ONE_RECORD
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
@@ -50,8 +50,9 @@ def download(session: requests.Session, url: str) -> requests.Response:
 
 def guard() -> HTTPAdapter:
     from crm_guard import GuardAdapter, GuardSettings
+    from crm_guard.testing import ManualClock
 
-    return GuardAdapter(GuardSettings(), clock=InstantClock())
+    return GuardAdapter(GuardSettings(), clock=ManualClock())
 
 
 def retrying() -> HTTPAdapter:

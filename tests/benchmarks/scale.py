@@ -14,19 +14,20 @@ import time
 import tracemalloc
 
 import requests
-from canned import JSON, MANY_RECORDS, MANY_SUCCESSES, ONE_RECORD, InstantClock, dumped, lock, record_id, success
+from canned import JSON, MANY_RECORDS, MANY_SUCCESSES, ONE_RECORD, dumped, lock, record_id, success
 from hot_path import CRM, ROUTES, GuardOverCanned, Play, answer
 from loopback import Loopback
 from requests.adapters import HTTPAdapter
 
 from crm_guard import GuardAdapter, GuardSettings, get_report
+from crm_guard.testing import ManualClock
 
 THREADS, CALLS = 64, 40
 
 
 def mass_update(count):
     """Return CPU seconds of an exchange about `count` records, and check its result."""
-    guard = GuardOverCanned(GuardSettings(), clock=InstantClock())
+    guard = GuardOverCanned(GuardSettings(), clock=ManualClock())
     body = dumped({"data": [{"Lead_Status": "Closed"}], "ids": [record_id(n) for n in range(count)]})
     request = requests.Request("POST", CRM + "Leads/actions/mass_update", data=body).prepare()
     first = [lock(n) if n % 2 else success(n) for n in range(count)]
@@ -81,7 +82,7 @@ class Refusing(GuardOverCanned):
 
 def peak_of(times, size):
     """Return the most bytes that a call has at once which is refused so many times, with so many bytes."""
-    guard = Refusing(GuardSettings(attempts=100, timeout=1e6), clock=InstantClock())
+    guard = Refusing(GuardSettings(attempts=100, timeout=1e6), clock=ManualClock())
     request = requests.Request("PUT", CRM + "Leads/" + record_id(1), data=ONE_RECORD).prepare()
     guard.refuse(request, times, size)
     tracemalloc.start()

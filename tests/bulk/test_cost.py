@@ -8,8 +8,9 @@ import pytest
 
 from crm_guard import get_report
 from crm_guard.simulator import Simulator
+from crm_guard.testing import ManualClock
 
-from .world import CALLS, EngineTransport, TurningClock, add_leads, guarded, items_of
+from .world import CALLS, EngineTransport, add_leads, guarded, items_of
 
 LOCKED = range(5, 105, 10)
 
@@ -92,5 +93,5 @@ def test_one_id_named_five_hundred_times_takes_no_more_than_that():
 
 def test_no_wait_of_these_tests_takes_time():
     world = guarded()
-    assert isinstance(world.clock, TurningClock)
+    assert isinstance(world.clock, ManualClock)
     assert isinstance(world.transport, EngineTransport)

@@ -257,7 +257,7 @@ class TestCtrlC:
     def test_in_a_wait_keeps_every_result(self, name, number):
         world = guarded()
         ids = add_leads(world.engine, REFUSALS)
-        world.clock.during_wait = interrupt_at(number)
+        world.clock.during_wait = lambda: interrupt_at(number)(len(world.clock.waits))
         report = self.interrupted(world, CALLS[name].of(ids))
         assert [found.succeeded for found in report.outcomes] == [index < number for index, _ in enumerate(ids)]
         assert not any(found.uncertain for found in report.outcomes)
@@ -286,14 +286,14 @@ class TestAnInterrupt:
     def test_while_an_answer_is_taken_in_costs_none_of_its_results(self, monkeypatch, filled):
         world = guarded()
         ids = add_leads(world.engine, [0, 1, 1, 9])
-        fill, count = Exchange._fill, iter(range(100))
+        update, count = Exchange._updated, iter(range(100))
 
-        def interrupted(exchange: Any, slot: int, item: Any) -> None:
+        def interrupted(exchange: Any, number: int, sent_index: int, item: Any) -> Any:
             if next(count) == filled:
                 raise KeyboardInterrupt
-            fill(exchange, slot, item)
+            return update(exchange, number, sent_index, item)
 
-        monkeypatch.setattr(Exchange, "_fill", interrupted)
+        monkeypatch.setattr(Exchange, "_updated", interrupted)
         with pytest.raises(KeyboardInterrupt) as caught:
             world.send(CALLS["update"].of(ids))
         report = get_report(caught.value)
@@ -357,7 +357,7 @@ def test_an_error_of_the_refreshing_function_is_no_send(resends):
 def test_a_record_that_is_gone_after_its_lock_is_final():
     world = guarded()
     ids = add_leads(world.engine, [0, 9, 2])
-    world.clock.during_wait = lambda number: number == 1 and world.engine._store.records.pop(ids[1])
+    world.clock.during_wait = lambda: world.engine._store.records.pop(ids[1], None)
     response = world.send(CALLS["update"].of(ids))
     assert [item["code"] for item in items_of(response)] == ["SUCCESS", "INVALID_DATA", "SUCCESS"]
     assert [call.record_ids for call in world.engine.calls[2:]] == [(ids[2],)]

@@ -10,7 +10,7 @@ import requests
 
 from crm_guard import GiveUpReason, GuardError, RecordLockedError, get_report
 from crm_guard.clock import Wake
-from crm_guard.locks import MemoryLockRegistry
+from crm_guard.locks import MemoryLockRegistry, WaitContext
 from crm_guard.simulator import FaultKind
 
 from .world import CALLS, ORIGIN, add_leads, guarded
@@ -102,7 +102,7 @@ class TestTheHint:
 
     def test_of_a_stopped_wait_does_not(self):
         world = guarded({"raise_on": "never"})
-        world.clock.during_wait = lambda _: world.adapter.stop_waiting()
+        world.clock.during_wait = world.adapter.stop_waiting
         report = get_report(world.send(CALLS["update"].of(add_leads(world.engine, [9]))))
         assert report.reason is GiveUpReason.STOPPED
         assert "raise" not in report.outcomes[0].hint
@@ -134,8 +134,8 @@ def test_an_interrupt_in_a_wait_has_a_reason_of_its_own_and_tells_the_seconds_wa
     events: list[Any] = []
     world = guarded({"wait_initial": 3.0, "wait_jitter": 0.0}, adapter={"hooks": [events.append]})
 
-    def interrupt(number: int) -> None:
-        if number == 2:
+    def interrupt() -> None:
+        if len(world.clock.waits) == 2:
             raise exception
 
     world.clock.during_wait = interrupt
@@ -161,10 +161,10 @@ def test_an_interrupt_in_the_wait_before_the_first_send_is_told_too():
         adapter={"hooks": [events.append], "lock_registry": registry},
     )
     ids = add_leads(world.engine, [5, 5])
-    other = registry.waiter(clock=world.clock, wake=Wake(), interrupted=lambda: False)
+    other = registry.waiter(WaitContext(world.clock, Wake(), lambda: False))
     other.verdict(locked=[f"{ORIGIN}|{lead}" for lead in ids], free=[])
 
-    def interrupt(number: int) -> None:
+    def interrupt() -> None:
         raise KeyboardInterrupt
 
     world.clock.during_wait = interrupt

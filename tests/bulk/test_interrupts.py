@@ -14,7 +14,7 @@ import pytest
 import crm_guard
 from crm_guard import EventKind, GiveUpReason, get_report
 from crm_guard.clock import Wake
-from crm_guard.locks import MemoryLockRegistry
+from crm_guard.locks import MemoryLockRegistry, WaitContext
 from tests.bulk.world import CALLS, ORIGIN, Guarded, add_leads, guarded, prepared
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from requests import PreparedRequest
 
 PACKAGE = Path(crm_guard.__file__).parent
-OUTSIDE = (str(PACKAGE / "simulator"), str(PACKAGE / "_transport" / "diagnosis.py"))
+OUTSIDE = (str(PACKAGE / "simulator"), str(PACKAGE / "testing.py"), str(PACKAGE / "_transport" / "diagnosis.py"))
 FINALIZERS = ("_forget", "_Again.", "_Rewound.")
 """What runs when an object goes: Python prints what is raised there, and raises it nowhere."""
 
@@ -87,7 +87,7 @@ def came_through_a_send(exc: BaseException) -> bool:
 
 def believed_locked(world: Guarded, ids: list[str]) -> Any:
     """Have another call say that records are locked; return it."""
-    other = world.adapter.locks.waiter(clock=world.clock, wake=Wake(), interrupted=lambda: False)
+    other = world.adapter.locks.waiter(WaitContext(world.clock, Wake(), lambda: False))
     other.verdict(locked=[f"{ORIGIN}|{record_id}" for record_id in ids], free=())
     return other
 
@@ -154,7 +154,7 @@ class Scene:
         assert not self.registry.mutex.locked()
         assert not self.registry.table.locks
         assert not self.registry.table.paces
-        assert not self.world.adapter.stops._wakes
+        assert not self.world.adapter.context.stops._wakes
 
 
 class OneRecord(Scene):
@@ -201,7 +201,7 @@ class KnownToBeLocked(OneRecord):
         return ids
 
     def begins_with(self, begin: Callable[[int], None]) -> None:
-        self.world.clock.during_wait = begin
+        self.world.clock.during_wait = lambda: begin(len(self.world.clock.waits))
 
 
 def lines_of(scene: Callable[[], Scene]) -> set[Line]:

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crm_guard._protocol import json_spans as _spans
-from crm_guard._protocol import request_records as _batch
+from crm_guard._protocol.address import Address
 from crm_guard._protocol.envelope import Item, read_envelope
-from crm_guard._protocol.request_records import lay, match, match_named, read_call, records, repointed
+from crm_guard._protocol.matching import match, match_named, match_response, pointed_index, records, repointed
+from crm_guard._protocol.request_records import read_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ class Doubt(Exception):  # noqa: N818
 
 
 def naive_match(
-    items: Sequence[Item], sent: Sequence[str | None], *, alike: bool, ordered: bool
+    items: Sequence[Item], sent: Sequence[str | None], *, ids_only: bool, ordered: bool
 ) -> list[int | None] | None:
     """The rules of `match`, said as plainly as can be: quadratic, and worse."""
     places: list[int | None] = []
@@ -48,7 +49,7 @@ def naive_match(
         return None
     in_order = all(place in (None, index) for index, place in enumerate(places))
     distinct = None not in sent and "" not in sent and len(set(sent)) == len(sent)
-    if not (in_order or alike or distinct):
+    if not (in_order or ids_only or distinct):
         return None
     unnamed = [index for index, place in enumerate(places) if place is None]
     if in_order and (ordered or all(one.record_id in (None, *sent) for one in items)):
@@ -61,7 +62,7 @@ def naive_match(
 
 
 def naive_claim(places: list[int | None], index: int, one: Item, sent: Sequence[str | None]) -> int | None:
-    at, acted = _batch.pointed(one, "data", len(sent)), one.succeeded or one.guarded
+    at, acted = pointed_index(one, "data", len(sent)), one.succeeded or one.guarded
     homes = [place for place, record_id in enumerate(sent) if one.record_id and record_id == one.record_id]
     free = [place for place in homes if place not in places]
     if one.record_id and not homes and None not in sent and acted:
@@ -88,16 +89,16 @@ SENT = st.lists(IDS | st.just(""), max_size=7)
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)
-@given(data=st.data(), sent=SENT, alike=st.booleans(), ordered=st.booleans())
+@given(data=st.data(), sent=SENT, ids_only=st.booleans(), ordered=st.booleans())
 def test_matching_gives_what_the_plain_way_gives(
-    data: st.DataObject, sent: list[str | None], alike: bool, ordered: bool
+    data: st.DataObject, sent: list[str | None], ids_only: bool, ordered: bool
 ) -> None:
     """Also where an answer is made of the very ids, in any order, so that it often fits."""
     names = data.draw(st.permutations(sent))
     fitting = st.tuples(*(st.builds(item, st.sampled_from([name or None, None]), CODES) for name in names))
     items = data.draw(st.lists(ITEMS, min_size=len(sent), max_size=len(sent)) | fitting)
-    assert match(items, sent, alike=alike, ordered=ordered) == naive_match(
-        items, sent, alike=alike, ordered=ordered
+    assert match(items, sent, ids_only=ids_only, ordered=ordered) == naive_match(
+        items, sent, ids_only=ids_only, ordered=ordered
     )
 
 
@@ -152,10 +153,12 @@ ROWS = [of_one_id, of_one_id_each_second_displaced, of_two_ids_exchanged, of_two
 
 class TestFourTimesTheRowsTakeFourTimesTheWork:
     @pytest.mark.parametrize("rows", ROWS)
-    @pytest.mark.parametrize("alike", [False, True])
-    def test_to_match(self, rows: Callable[[int], Any], alike: bool) -> None:
+    @pytest.mark.parametrize("ids_only", [False, True])
+    def test_to_match(self, rows: Callable[[int], Any], ids_only: bool) -> None:
         few, many = rows(60), rows(240)
-        assert lines_of(lambda: match(*many, alike=alike)) < 6 * lines_of(lambda: match(*few, alike=alike))
+        assert lines_of(lambda: match(*many, ids_only=ids_only)) < 6 * lines_of(
+            lambda: match(*few, ids_only=ids_only)
+        )
         assert lines_of(lambda: match_named(*many)) < 6 * lines_of(lambda: match_named(*few))
 
     @pytest.mark.parametrize("names", ["1", "12"])
@@ -167,10 +170,10 @@ class TestFourTimesTheRowsTakeFourTimesTheWork:
             assert envelope is not None
 
             def run() -> None:
-                call = read_call("POST", f"{ORIGIN}Leads/actions/add_tags", len(ORIGIN), lambda: body)
-                laid = lay(call, envelope)
-                assert laid is not None
-                assert records(call, envelope, laid) == records(call, envelope, None) == sent[::-1]
+                call = read_request("POST", Address.of(f"{ORIGIN}Leads/actions/add_tags"), lambda: body)
+                matched = match_response(call, envelope)
+                assert matched is not None
+                assert records(call, envelope, matched) == records(call, envelope, None) == sent[::-1]
                 call.narrow(range(1, len(sent)))
 
             return run

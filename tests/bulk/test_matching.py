@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from crm_guard import GiveUpReason, get_report
+from crm_guard._protocol.address import Address
 from crm_guard._protocol.envelope import read_envelope
-from crm_guard._protocol.request_records import read_call, repointed
+from crm_guard._protocol.matching import repointed
+from crm_guard._protocol.request_records import read_request
 
 from .world import ALL_CALLS, CALLS, ORIGIN, Guarded, add_leads, guarded, ids_of, items_of, prepared
 
@@ -383,6 +385,5 @@ class TestTheMergedAnswer:
 def test_records_of_a_call_are_found_for_every_endpoint_of_these_tests():
     for call in CALLS.values():
         request = call.of([ONE, TWO])
-        start = len(f"{ORIGIN}/crm/v8/")
-        found = read_call(request.method, request.url, start, lambda request=request: request.body)
+        found = read_request(request.method, Address.of(request.url), lambda request=request: request.body)
         assert found.ids == (ONE, TWO), call.name

@@ -1,4 +1,4 @@
-"""What the tests of bulk calls share: a clock, a transport without sockets, and how each endpoint is called."""
+"""What the tests of bulk calls share: a guarded engine without sockets, and how each endpoint is called."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from urllib3.exceptions import ProtocolError
 
 from crm_guard import GuardAdapter, GuardSettings
 from crm_guard.simulator import Engine, Request
+from crm_guard.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,36 +30,11 @@ PATIENT: dict[str, Any] = {"attempts": 1000, "timeout": 1e9, "diagnose": False, 
 
 
 def nothing(number: int) -> None:
-    """Do nothing at this send or wait."""
+    """Do nothing at this send."""
 
 
 def quoted(record_id: str, salt: int) -> str:
     return f'"{record_id}"'
-
-
-class TurningClock:
-    """A clock for guard and engine: waiting moves it, and costs no time.
-
-    Attributes:
-        during_wait: Called in each wait with the number of the wait, from 1.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = START
-        self.waits: list[float] = []
-        self.during_wait: Callable[[int], object] = nothing
-
-    def __call__(self) -> float:
-        return self.seconds
-
-    now = __call__
-
-    def wait(self, event: Any, timeout: float) -> bool:
-        if not event.is_set():
-            self.waits.append(timeout)
-            self.seconds += timeout
-            self.during_wait(len(self.waits))
-        return event.is_set()
 
 
 class EngineTransport(BaseAdapter):
@@ -132,7 +108,7 @@ class Guarded:
     """A guard in front of an engine, both on one clock."""
 
     engine: Engine
-    clock: TurningClock
+    clock: ManualClock
     transport: EngineTransport
     adapter: GuardAdapter
 
@@ -146,7 +122,7 @@ class Guarded:
 
 def guarded(settings: dict[str, Any] | None = None, *, adapter: Any = None, **options: Any) -> Guarded:
     """Return a guard in front of a new engine; `options` are the engine's, `settings` override `PATIENT`."""
-    clock = TurningClock()
+    clock = ManualClock(START)
     engine = Engine(clock=clock, **{key: value for key, value in options.items() if key != "gzip"})
     transport = EngineTransport(engine, compresses=options.get("gzip", False))
     guard = GuardAdapter(
@@ -157,7 +133,7 @@ def guarded(settings: dict[str, Any] | None = None, *, adapter: Any = None, **op
 
 def unguarded(**options: Any) -> tuple[Engine, EngineTransport]:
     """Return an engine, and a transport that nothing guards."""
-    engine = Engine(clock=TurningClock(), **{key: value for key, value in options.items() if key != "gzip"})
+    engine = Engine(clock=ManualClock(START), **{key: value for key, value in options.items() if key != "gzip"})
     return engine, EngineTransport(engine, compresses=options.get("gzip", False))
 
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from crm_guard import EventKind, GuardEvent, GuardReport, RecordOutcome
 from crm_guard.cli.demo import crew
 from crm_guard.cli.demo.board import Board, Rows
-from crm_guard.cli.demo.crew import Result
 from crm_guard.cli.demo.plan import Planner
+from crm_guard.cli.demo.results import Result
 from crm_guard.remediation import ApprovalCase
 from crm_guard.simulator import Engine, Simulator
 
@@ -25,10 +25,10 @@ def jobs():
     return Planner(Engine(), random.Random(1), 1.0).plan(20)
 
 
-def test_the_demo_ends_with_0_and_says_that_every_check_held(crm_guard_command):
+def test_the_demo_ends_with_0_and_says_that_every_check_passed(crm_guard_command):
     ran = crm_guard_command(*FAST)
     assert ran.status == 0, ran.out
-    assert f"All {CHECKS} checks held." in ran.out
+    assert f"All {CHECKS} checks passed." in ran.out
     assert "\x1b" not in ran.out
     assert all(len(line) <= 100 for line in ran.out.splitlines())
     for case in ApprovalCase:
@@ -124,7 +124,7 @@ def test_a_lock_that_was_not_waited_out_is_named(monkeypatch, crm_guard_command)
     monkeypatch.setenv("CRM_GUARD_TIMEOUT", "0")
     found = crm_guard_command(*FAST, "--json").json()
     failed = {check["name"]: check["detail"] for check in found["checks"] if not check["held"]}
-    assert "is still locked (timeout)" in failed["every passing lock was waited out"]
+    assert "is still locked (timeout)" in failed["every transient lock was waited out"]
     assert found["ok"] is False
 
 
@@ -173,7 +173,7 @@ def test_the_board_of_a_low_terminal_shows_what_is_under_way(jobs):
     last.start()
     last.note(lead_event(jobs[-1], EventKind.WAITING, delay=60.0))
     text = drawn(rows, width=100, height=10)
-    assert "locked, again in" in text
+    assert "locked, next send in" in text
     assert f"{len(jobs) - 3} more" in text
     assert len(text.splitlines()) < 10
     assert "more" not in drawn(rows, width=100, height=10, whole=True)
@@ -192,11 +192,11 @@ def test_a_row_follows_the_events_of_its_job(jobs):
     row.note(lead_event(batch, EventKind.LOCKED))
     row.note(lead_event(batch, EventKind.WAITING, delay=60.0, waited=1.5))
     view = row.view()
-    assert view.state.startswith("100 of 100 locked, again in ")
+    assert view.state.startswith("100 of 100 locked, next send in ")
     assert (view.sends, view.settled) == (1, 0)
     assert view.waited >= 1.5
     row.note(lead_event(batch, EventKind.RESENDING, attempt=2))
-    assert row.view().state == "sending again"
+    assert row.view().state == "resending"
     some = GuardEvent(kind=EventKind.UNLOCKED, method="PUT", path="/", record_ids=batch.ids[:40], attempt=2)
     row.note(some)
     assert row.view().settled == 40

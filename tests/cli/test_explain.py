@@ -21,7 +21,7 @@ def test_each_record_gets_its_verdict_and_hint(crm_guard_command, answer_file):
     assert ran.status == 0
     places = [ran.out.index(name) for name in ("111112000000075001", LEAD, " 3  ", " 4  ", " 5  ")]
     assert places == sorted(places)
-    assert "the lock passes by itself" in ran.out
+    assert "locked by a transient lock" in ran.out
     assert "waits for a person: zia_rejected or" in ran.out
     assert "Zia is checking an image" in ran.out
     assert "guessed" in ran.out
@@ -138,7 +138,7 @@ def test_windows_files_and_byte_order_marks_are_read(crm_guard_command):
 def test_nothing_guarded_says_so_and_ends_with_0(crm_guard_command, answer):
     ran = crm_guard_command("explain", "-", stdin=json.dumps(answer))
     assert ran.status == 0
-    assert "Nothing guarded" in ran.out
+    assert "Nothing is blocked" in ran.out
     assert crm_guard_command("explain", "-", "--json", stdin=json.dumps(answer)).json()["guarded"] == 0
 
 
@@ -150,7 +150,7 @@ def test_the_rows_of_a_read_are_no_verdicts(crm_guard_command):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "empty"), ("<html>", "HTML"), ('{"code": ', "no JSON"), (b"\xff{", "UTF-8"), ("[" * 90000, "")],
+    [("", "empty"), ("<html>", "HTML"), ('{"code": ', "not JSON"), (b"\xff{", "UTF-8"), ("[" * 90000, "")],
 )
 def test_unreadable_input_ends_with_1_and_one_line(crm_guard_command, text, said):
     ran = crm_guard_command("explain", "-", stdin=text)
@@ -184,7 +184,7 @@ class TestACallThatFailedAsAWhole:
 
     @pytest.mark.parametrize(
         ("status", "verdict", "fate"),
-        [("401", "failed", "nothing was applied"), ("502", "uncertain", "what was applied is not known")],
+        [("401", "failed", "nothing was applied"), ("502", "uncertain", "it is not known what was applied")],
     )
     def test_is_told_for_each_record_that_the_request_names(self, crm_guard_command, rows, status, verdict, fate):
         options = ("--method", "PUT", "--path", "/crm/v8/Leads", "--status", status, "--request", rows)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from crm_guard.cli.explain import Question, explain
-from crm_guard.cli.terminal import CommandError, _Trimmed
+from crm_guard.cli.terminal import CommandError, TrailingBlankFilter
 
 LOCKED = {"code": "RECORD_LOCKED", "status": "error", "message": "", "details": {"id": "7"}}
 BODY = json.dumps({"data": [LOCKED]})
@@ -88,7 +88,7 @@ def test_no_path_does(path: str) -> None:
 def test_blanks_are_taken_away_at_the_ends_of_lines_alone() -> None:
     """A long run of them that ends elsewhere would be looked at from each of its places on, for an hour."""
     written = io.StringIO()
-    trimmed = _Trimmed(written)
+    trimmed = TrailingBlankFilter(written)
     run = " " * 1_000_000
     trimmed.write(f"a  \n{run}x{run}\n  b\n \n c ")
     assert written.getvalue() == f"a\n{run}x\n  b\n\n c"

@@ -54,7 +54,7 @@ def test_the_simulator_answers_until_it_is_told_to_stop(number):
 
 
 @pytest.mark.parametrize("quiet", [False, True])
-def test_leads_in_each_state_are_named_and_calls_are_told(monkeypatch, crm_guard_command, quiet):
+def test_leads_in_each_state_are_named_and_calls_are_logged(monkeypatch, crm_guard_command, quiet):
     introduce, before = simulate._introduce, signal.getsignal(signal.SIGINT)
 
     def introduce_and_work(console, crm, samples, locked_for):
@@ -83,4 +83,4 @@ def test_a_taken_port_ends_with_1_and_one_line(crm_guard_command):
         port = taken.getsockname()[1]
         ran = crm_guard_command("simulate", "--port", str(port))
     assert ran.status == 1
-    assert f"port {port} cannot be had" in ran.err
+    assert f"port {port} is not available" in ran.err

@@ -11,14 +11,14 @@ import pytest
 import redis
 
 from crm_guard.clock import SystemClock
-from crm_guard.locks import MemoryLockRegistry
+from crm_guard.locks import MemoryLockRegistry, WaitContext
 from crm_guard.locks.redis import RedisLockRegistry
 
 QUICK = {"lease": 0.3, "poll": 0.1, "retry_after": 0.2}
 
 
 class Crm:
-    """Records that are locked for some seconds, or until told. Answers at once, and counts."""
+    """Records that are locked for some seconds, or until unlocked. Answers at once, and counts."""
 
     def __init__(self):
         self.mutex = threading.Lock()
@@ -43,7 +43,7 @@ class Crm:
 def one_call(registry, crm, name, keys, *, delay=0.03, timeout=20.0, send=None):
     """One call as the adapter makes it; return the keys that were never written."""
     clock = SystemClock()
-    waiter = registry.waiter(clock=clock, wake=threading.Event(), interrupted=lambda: False)
+    waiter = registry.waiter(WaitContext(clock, threading.Event(), lambda: False))
     pending, deadline = set(keys), clock.now() + timeout
     try:
         if registry and registry.knows(pending):
@@ -118,7 +118,7 @@ class RedisServer:
 def redis_server(folder, *arguments):
     if shutil.which("redis-server") is None:
         if os.environ.get("CI"):
-            pytest.fail("redis-server is missing: CI has to install it")
+            pytest.fail("redis-server is missing: CI must install it")
         pytest.skip("needs redis-server: apt-get install redis-server")
     server = RedisServer(folder, *arguments)
     try:
@@ -171,8 +171,8 @@ def together():
     return all_at_once
 
 
-class NotingClock(SystemClock):
-    """The real clock, which notes that somebody has gone to sleep."""
+class RecordingClock(SystemClock):
+    """The real clock, which records that somebody sleeps."""
 
     def __init__(self):
         self.slept = threading.Event()
@@ -192,8 +192,8 @@ def waiter_of():
 
     def make(registry):
         wake, interrupted = threading.Event(), threading.Event()
-        clock = NotingClock()
-        waiter = registry.waiter(clock=clock, wake=wake, interrupted=interrupted.is_set)
+        clock = RecordingClock()
+        waiter = registry.waiter(WaitContext(clock, wake, interrupted.is_set))
 
         def interrupt():
             interrupted.set()

@@ -50,25 +50,25 @@ def test_waiting_for_nothing_returns_nothing(registry, waiter_of, soon):
 
 
 def test_a_record_without_a_lock_goes_at_once(registry, waiter_of, soon):
-    """The lock that a latecomer was told of may be gone when it comes to wait."""
+    """The lock that a latecomer knew of may be gone when it comes to wait."""
     waiter = waiter_of(registry)
     assert waiter.wait([KEY], 100.0, soon) == {KEY}
     waiter.leave()
 
 
-def test_a_follower_is_woken_by_the_probers_success(registry, waiter_of, together, soon):
-    prober, follower = waiter_of(registry), waiter_of(registry)
-    prober.verdict(locked=[KEY], free=[])
+def test_a_follower_is_woken_by_the_leaders_success(registry, waiter_of, together, soon):
+    leader, follower = waiter_of(registry), waiter_of(registry)
+    leader.verdict(locked=[KEY], free=[])
     follower.verdict(locked=[KEY], free=[])
     order = []
 
     def probe():
-        order.append(("probe", *prober.wait([KEY], 0.05, soon)))
-        prober.verdict(locked=[], free=[KEY])
-        prober.leave()
+        order.append(("probe", *leader.wait([KEY], 0.05, soon)))
+        leader.verdict(locked=[], free=[KEY])
+        leader.leave()
 
     def follow():
-        prober.asleep()
+        leader.asleep()
         order.append(("follow", *follower.wait([KEY], 100.0, soon)))
         follower.leave()
 
@@ -78,26 +78,26 @@ def test_a_follower_is_woken_by_the_probers_success(registry, waiter_of, togethe
 
 
 @pytest.mark.parametrize("how", ["leaves", "is interrupted", "runs out of time"])
-def test_a_prober_that_stops_hands_the_probe_on(registry, waiter_of, together, soon, how):
-    prober, follower = waiter_of(registry), waiter_of(registry)
-    prober.verdict(locked=[KEY], free=[])
+def test_a_leader_that_stops_hands_the_probe_on(registry, waiter_of, together, soon, how):
+    leader, follower = waiter_of(registry), waiter_of(registry)
+    leader.verdict(locked=[KEY], free=[])
     follower.verdict(locked=[KEY], free=[])
 
     def probe():
         if how == "leaves":
-            prober.wait([KEY], 0.05, soon)
+            leader.wait([KEY], 0.05, soon)
         else:
-            assert not prober.wait([KEY], 5.0, SystemClock().now() + (0.1 if "time" in how else 15))
-        prober.leave()
+            assert not leader.wait([KEY], 5.0, SystemClock().now() + (0.1 if "time" in how else 15))
+        leader.leave()
 
     def interrupt():
         if "interrupted" in how:
-            prober.asleep()
+            leader.asleep()
             follower.asleep()  # it has asked for an earlier probe by now
-            prober.interrupt()
+            leader.interrupt()
 
     def follow():
-        prober.asleep()
+        leader.asleep()
         got = follower.wait([KEY], 0.3, soon)
         follower.leave()
         return got
@@ -107,31 +107,31 @@ def test_a_prober_that_stops_hands_the_probe_on(registry, waiter_of, together, s
 
 
 def test_a_follower_keeps_its_own_deadline(registry, waiter_of):
-    prober, follower = waiter_of(registry), waiter_of(registry)
-    prober.verdict(locked=[KEY], free=[])
+    leader, follower = waiter_of(registry), waiter_of(registry)
+    leader.verdict(locked=[KEY], free=[])
     follower.verdict(locked=[KEY], free=[])
-    running = threading.Thread(target=prober.wait, args=([KEY], 15.0, SystemClock().now() + 15))
+    running = threading.Thread(target=leader.wait, args=([KEY], 15.0, SystemClock().now() + 15))
     running.start()
-    prober.asleep()
+    leader.asleep()
     assert follower.wait([KEY], 15.0, SystemClock().now() + 0.05) == frozenset()
     follower.leave()
-    prober.interrupt()
+    leader.interrupt()
     running.join()
-    prober.leave()
+    leader.leave()
 
 
 def test_an_interrupted_follower_returns_nothing(registry, waiter_of, together, soon, eventually):
-    prober, follower = waiter_of(registry), waiter_of(registry)
-    prober.verdict(locked=[KEY], free=[])
+    leader, follower = waiter_of(registry), waiter_of(registry)
+    leader.verdict(locked=[KEY], free=[])
 
     def interrupt():
         eventually(lambda: len(registry.table.locks[KEY].queue) == 2)
         follower.interrupt()
-        prober.interrupt()
+        leader.interrupt()
 
-    waits = [lambda one=one: one.wait([KEY], 100.0, soon) for one in (prober, follower)]
+    waits = [lambda one=one: one.wait([KEY], 100.0, soon) for one in (leader, follower)]
     assert together(*waits, interrupt)[:2] == [frozenset(), frozenset()]
-    prober.leave()
+    leader.leave()
     follower.leave()
     assert not registry
 
@@ -174,7 +174,7 @@ def test_batches_write_every_record_once(registry, crm, call, together):
     assert not registry
 
 
-def test_an_unlock_sets_off_no_more_than_wake_at_once(make_registry, crm, call, together):
+def test_an_unlock_wakes_no_more_than_wake_at_once(make_registry, crm, call, together):
     registry = make_registry(wake_at_once=3)
     crm.lock(KEY)
     mutex, flying, most = threading.Lock(), set(), []

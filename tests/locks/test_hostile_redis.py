@@ -1,4 +1,4 @@
-"""Redis is a helper, never a master: whatever it says, however slowly, a call rather does without it.
+"""Redis is never trusted: whatever it answers, however slowly, a call goes on without it.
 
 Bytes are dripped by a proxy before a real Redis, for two seconds: a call that is held until then is found out.
 """
@@ -36,7 +36,7 @@ QUICK = {"lease": 0.3, "poll": 0.05, "retry_after": 0.05, "socket_timeout": 0.1}
 HOLDS = 2.0
 """Seconds that a server of ours drips."""
 SOON = 1.0
-"""Seconds within which a call has to be back: less than a server drips, more than a busy machine takes."""
+"""Seconds within which a call must be back: less than a server drips, more than a busy machine takes."""
 NOWHERE = "redis://127.0.0.1:1/0"
 DEAD = "0" * 32
 """A process that holds a claim, and is no more."""
@@ -93,7 +93,7 @@ def make(server, decodes, request):
 
 @pytest.fixture
 def lone():
-    """A registry whose Redis is away: only what it is told counts."""
+    """A registry whose Redis is away: only the messages passed to it count."""
     with closing(RedisLockRegistry(NOWHERE, wait_max=5.0, **QUICK)) as registry:
         yield registry
 
@@ -124,13 +124,13 @@ class Proxy(socketserver.ThreadingTCPServer):
 
 class ProxiedConnection(socketserver.BaseRequestHandler):
     def handle(self):
-        with socket.create_connection(("127.0.0.1", self.server.behind)) as far, suppress(OSError):
-            while not self.server.closing.is_set() and self.passed_on(far):
+        with socket.create_connection(("127.0.0.1", self.server.behind)) as upstream, suppress(OSError):
+            while not self.server.closing.is_set() and self.passed_on(upstream):
                 pass
 
-    def passed_on(self, far):
-        """Pass on what has come; tell whether there may be more."""
-        ready, _, _ = select.select([self.request, far], [], [], 0.02)
+    def passed_on(self, upstream):
+        """Pass on what has come; return whether there may be more."""
+        ready, _, _ = select.select([self.request, upstream], [], [], 0.02)
         for source in ready:
             data = source.recv(65536)
             if any(word in data for word in self.server.drips):
@@ -138,7 +138,7 @@ class ProxiedConnection(socketserver.BaseRequestHandler):
                 return False
             if not data:
                 return False
-            (far if source is self.request else self.request).sendall(data)
+            (upstream if source is self.request else self.request).sendall(data)
         return True
 
     def drip(self):
@@ -170,7 +170,7 @@ def proxy(server):
         yield proxy
 
 
-# -- news of any content
+# -- messages of any content
 
 words = st.text(max_size=5) | st.sampled_from(["locked", "free", "release", "slot", KEY, "x"])
 numbers = st.integers() | st.floats() | st.sampled_from([1e308, -1e308, 10**400, -(10**400), 2**63, True])
@@ -188,17 +188,17 @@ alike = st.fixed_dictionaries(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(news=st.binary(max_size=40) | (values | alike).map(json.dumps))
-def test_news_of_any_content_are_no_error_and_hold_no_record_for_long(lone, news):
-    lone.hear(news)
-    lone.beat()
+@given(message=st.binary(max_size=40) | (values | alike).map(json.dumps))
+def test_messages_of_any_content_are_no_error_and_hold_no_record_for_long(lone, message):
+    lone.on_message(message)
+    lone.heartbeat()
     with lone.mutex:
-        dues = [lock.lapse() - now() for lock in lone.table.locks.values()]
+        dues = [lock.expires_at() - now() for lock in lone.table.locks.values()]
     assert all(due <= 5.0 + QUICK["poll"] for due in dues)
     assert all(isinstance(key, str) for key in lone.table.locks)
 
 
-ODD_NEWS = {
+ODD_MESSAGES = {
     "nested": b"[" * 90_000,
     "endless": b'{"by": "x", "kind": "locked", "keys": ["' + b"k" * 1_000_000 + b'"]}',
     "no utf-8": b'{"by": "\xff\xfe", "kind": "locked", "keys": ["o|1"]}',
@@ -218,7 +218,7 @@ ODD_NEWS = {
 
 
 @both_kinds
-def test_odd_news_reach_the_listener_and_change_nothing(make, client, eventually, caplog):
+def test_odd_messages_reach_the_listener_and_change_nothing(make, client, eventually, caplog):
     """It stays subscribed by the same connection, and hears what is proper among them."""
     registry = make()
     channel = registry.link.channel
@@ -227,8 +227,8 @@ def test_odd_news_reach_the_listener_and_change_nothing(make, client, eventually
         return {one["id"] for one in client.client_list(_type="pubsub")}
 
     before = subscribers()
-    for news in ODD_NEWS.values():
-        client.publish(channel, news)
+    for message in ODD_MESSAGES.values():
+        client.publish(channel, message)
     client.publish(channel, json.dumps({"by": "x", "kind": "locked", "due": 5000, "keys": [OTHER]}))
     eventually(lambda: registry.knows([OTHER]))
     assert not registry.knows([KEY])
@@ -268,7 +268,7 @@ def test_a_key_of_another_program_is_left_alone_and_costs_its_record_the_sharing
         waiter = waiter_of(registry)
         waiter.verdict(locked=keys, free=[])
         assert waiter.wait(keys, 0.01, soon) == keys
-        registry.beat()
+        registry.heartbeat()
         waiter.verdict(locked=[], free=keys)
         waiter.leave()
     assert {place: client.dump(place) for place in places.values()} == before
@@ -290,7 +290,7 @@ def test_a_pace_of_another_program_paces_nobody(make, client, waiter_of, soon, c
         before = client.dump(place)
         waiter = waiter_of(registry)
         assert waiter.wait([f"{kind}|1"], 1.0, soon) == {f"{kind}|1"}
-        registry.beat()
+        registry.heartbeat()
         waiter.leave()
         assert client.dump(place) == before or kind == "sorted set", "that one is ours"
         client.delete(place)
@@ -299,7 +299,7 @@ def test_a_pace_of_another_program_paces_nobody(make, client, waiter_of, soon, c
 
 def test_slots_that_no_clock_of_ours_could_give_do_not_count(make, client, waiter_of, soon):
     """As after a failover to a server whose clock is an hour behind."""
-    registry = make(wake_at_once=1, patience=90.0)
+    registry = make(wake_at_once=1, verdict_timeout=90.0)
     place = name_of(registry, "o", "pace")
     client.zadd(
         place, {f"{DEAD}:{number}": (client.time()[0] + 3600) * 1000 for number in range(9)} | {"x": "+inf"}
@@ -315,13 +315,13 @@ def test_slots_that_no_clock_of_ours_could_give_do_not_count(make, client, waite
 @both_kinds
 def test_a_registry_on_a_client_of_either_kind_shares_as_any_other(make, waiter_of, eventually, together, soon):
     here, there = make(poll=30.0), make(poll=30.0)
-    prober, follower = waiter_of(here), waiter_of(there)
-    prober.verdict(locked=[KEY], free=[])
+    leader, follower = waiter_of(here), waiter_of(there)
+    leader.verdict(locked=[KEY], free=[])
 
     def probe():
-        going = prober.wait([KEY], 0.2, soon)
-        prober.verdict(locked=[], free=[KEY])
-        prober.leave()
+        going = leader.wait([KEY], 0.2, soon)
+        leader.verdict(locked=[], free=[KEY])
+        leader.leave()
         return going
 
     def follow():
@@ -363,10 +363,10 @@ def test_a_claim_due_later_than_any_wait_of_ours_is_taken_over(make, client, wai
     assert not client.exists(*(name_of(registry, key) for key in keys))
 
 
-def test_news_of_a_record_due_later_than_any_wait_of_ours_hold_nobody(make, waiter_of):
+def test_messages_about_a_record_due_later_than_any_wait_of_ours_hold_nobody(make, waiter_of):
     registry = make(wait_max=0.1)
     for due in ("3600000", "1e308", "1e999", "1" + "0" * 400):
-        registry.hear(f'{{"by": "{DEAD}", "kind": "locked", "due": {due}, "keys": ["o|{due}"]}}')
+        registry.on_message(f'{{"by": "{DEAD}", "kind": "locked", "due": {due}, "keys": ["o|{due}"]}}')
     keys = set(registry.table.locks)
     assert len(keys) == 4
     waiter = waiter_of(registry)
@@ -479,7 +479,7 @@ def test_dripping_from_some_command_on_delays_construction_once_and_calls_never(
     assert len(crm.writes) == len(WORDS)
 
 
-def test_news_that_drip_hold_neither_calls_nor_close(proxy, crm, call, together, client):
+def test_messages_that_drip_hold_neither_calls_nor_close(proxy, crm, call, together, client):
     """The listener's own connection drips in the middle of a message, and the others do not."""
     with closing(RedisLockRegistry(proxy.url, **{**QUICK, "socket_timeout": 0.3})) as registry:
         proxy.drips = (b"drip on me",)
@@ -518,7 +518,7 @@ def test_where_one_call_met_a_timeout_no_other_waits(proxy, together):
 
 
 def test_a_client_of_ones_own_that_hangs_is_left_alone_and_left_out(proxy, eventually, caplog):
-    """Its connections are not ours to cut. As long as its command hangs, no other is begun."""
+    """Its connections are not ours to close. As long as its command hangs, no other is started."""
     with redis.Redis.from_url(proxy.url, socket_timeout=10, retry=None) as client:
         registry = RedisLockRegistry(client, **QUICK)
         assert registry.link.up
@@ -692,45 +692,45 @@ def test_a_claim_whose_answer_makes_no_sense_is_granted(make, waiter_of, soon):
 
 
 @pytest.fixture
-def crew():
-    from crm_guard.locks.crew import Crew
+def pool():
+    from crm_guard.locks.workers import WorkerPool
 
-    with closing(Crew(2)) as crew:
-        yield crew
+    with closing(WorkerPool(2)) as pool:
+        yield pool
 
 
-def test_what_is_not_begun_in_time_is_never_begun(crew, eventually):
-    """Full of what hangs, it is no failure of the one who waits; and nothing is done behind its back later."""
-    from crm_guard.locks.crew import NoTurn
+def test_what_is_not_started_in_time_is_never_started(pool, eventually):
+    """A pool full of hanging functions is no failure of the caller, and nothing is run later without it."""
+    from crm_guard.locks.workers import PoolBusy
 
     go_on, done = threading.Event(), []
     for _ in range(2):
         with pytest.raises(TimeoutError):
-            crew.do(go_on.wait, 0.01)
-    with pytest.raises(NoTurn):
-        crew.do(lambda: done.append("late"), 0.01)
-    assert not crew.idle
+            pool.run(go_on.wait, 0.01)
+    with pytest.raises(PoolBusy):
+        pool.run(lambda: done.append("late"), 0.01)
+    assert not pool.idle
     go_on.set()
-    eventually(lambda: crew.idle)
-    assert crew.do(lambda: "in time", 5) == "in time"
+    eventually(lambda: pool.idle)
+    assert pool.run(lambda: "in time", 5) == "in time"
     assert done == []
 
 
-def test_errors_come_back_to_the_one_who_waits(crew):
+def test_errors_come_back_to_the_one_who_waits(pool):
     with pytest.raises(ZeroDivisionError):
-        crew.do(lambda: 1 / 0, 5)
-    assert crew.do(threading.get_ident, 5) != threading.get_ident()
+        pool.run(lambda: 1 / 0, 5)
+    assert pool.run(threading.get_ident, 5) != threading.get_ident()
 
 
-def test_it_starts_no_more_threads_than_are_needed(crew, together):
+def test_it_starts_no_more_threads_than_are_needed(pool, together):
     numbers = count()
-    assert sorted(crew.do(lambda: next(numbers), 5) for _ in range(50)) == list(range(50))
+    assert sorted(pool.run(lambda: next(numbers), 5) for _ in range(50)) == list(range(50))
     assert len(threads_of_ours()) == 1
-    together(*[lambda: crew.do(lambda: next(numbers), 5)] * 50)
+    together(*[lambda: pool.run(lambda: next(numbers), 5)] * 50)
     assert len(threads_of_ours()) <= 2
 
 
-def test_what_an_abandoned_job_has_read_is_not_kept(crew, eventually):
+def test_what_an_abandoned_job_has_read_is_not_kept(pool, eventually):
     class Reply:
         """A gigabyte, say."""
 
@@ -748,9 +748,9 @@ def test_what_an_abandoned_job_has_read_is_not_kept(crew, eventually):
     gc.disable()
     try:
         with pytest.raises(TimeoutError):
-            crew.do(work, 0.01)
+            pool.run(work, 0.01)
         go_on.set()
-        eventually(lambda: crew.idle)
+        eventually(lambda: pool.idle)
         assert read[0]() is None
     finally:
         gc.enable()
@@ -769,7 +769,7 @@ def test_a_forked_child_has_threads_of_its_own_whatever_those_of_its_parent_were
         if not child:
             signal.alarm(5)
             waiter_of(registry)
-            os._exit(0 if registry.link.up and registry.link.works() else 3)
+            os._exit(0 if registry.link.up and registry.link.check() else 3)
         assert os.waitpid(child, 0)[1] == 0
         hanging.join()
 

@@ -96,7 +96,7 @@ def test_four_processes_of_ten_threads_share_one_lock(start_worker, crm):
     assert crm.calls <= 40 + 40 + 20, "first refusals, writes, and the probes of one"
 
 
-def test_kill_9_of_the_prober_frees_the_probe(start_worker, redis_registry, crm, waiter_of, eventually):
+def test_kill_9_of_the_leader_frees_the_probe(start_worker, redis_registry, crm, waiter_of, eventually):
     crm.lock(KEY)
     victim = start_worker("victim", 1)
     registry = redis_registry()
@@ -109,8 +109,8 @@ def test_kill_9_of_the_prober_frees_the_probe(start_worker, redis_registry, crm,
     waiter.leave()
 
 
-def test_kill_9_of_calls_set_off_frees_their_slots(redis_registry, waiter_of, soon):
-    """A process that dies gives nothing back: here, one whose heart has stopped."""
+def test_kill_9_of_woken_calls_frees_their_slots(redis_registry, waiter_of, soon):
+    """A process that dies gives nothing back: here, one that sends no heartbeats."""
     dead, alive = redis_registry(wake_at_once=2), redis_registry(wake_at_once=2)
     for waiter in (waiter_of(dead), waiter_of(alive)):
         assert waiter.wait([KEY], 1.0, soon) == {KEY}
@@ -122,13 +122,13 @@ def test_kill_9_of_calls_set_off_frees_their_slots(redis_registry, waiter_of, so
 
 def test_a_refusal_is_known_elsewhere_and_so_is_its_end(redis_registry, waiter_of, eventually, together, soon):
     here, there = redis_registry(poll=30.0), redis_registry(poll=30.0)
-    prober, follower = waiter_of(here), waiter_of(there)
-    prober.verdict(locked=[KEY], free=[])
+    leader, follower = waiter_of(here), waiter_of(there)
+    leader.verdict(locked=[KEY], free=[])
 
     def probe():
-        got = prober.wait([KEY], 0.3, soon)
-        prober.verdict(locked=[], free=[KEY])
-        prober.leave()
+        got = leader.wait([KEY], 0.3, soon)
+        leader.verdict(locked=[], free=[KEY])
+        leader.leave()
         return got
 
     def follow():
@@ -141,21 +141,21 @@ def test_a_refusal_is_known_elsewhere_and_so_is_its_end(redis_registry, waiter_o
     eventually(lambda: not here and not there)
 
 
-def test_a_prober_that_leaves_hands_the_probe_to_another_process(
+def test_a_leader_that_leaves_hands_the_probe_to_another_process(
     redis_registry, waiter_of, eventually, together, soon
 ):
     here, there = redis_registry(poll=30.0), redis_registry(poll=30.0)
-    prober, follower = waiter_of(here), waiter_of(there)
-    prober.verdict(locked=[KEY], free=[])
+    leader, follower = waiter_of(here), waiter_of(there)
+    leader.verdict(locked=[KEY], free=[])
 
     def probe():
-        prober.wait([KEY], 100.0, soon)
-        prober.leave()
+        leader.wait([KEY], 100.0, soon)
+        leader.leave()
 
     def follow():
         eventually(lambda: there.knows([KEY]))
         threading.Thread(
-            target=lambda: (eventually(lambda: there.table.locks[KEY].queue), prober.interrupt())
+            target=lambda: (eventually(lambda: there.table.locks[KEY].queue), leader.interrupt())
         ).start()
         there.table.locks[KEY].due = SystemClock().now() + 0.2
         got = follower.wait([KEY], 0.1, soon)
@@ -165,17 +165,17 @@ def test_a_prober_that_leaves_hands_the_probe_to_another_process(
     assert together(probe, follow)[1] == {KEY}
 
 
-def test_without_news_followers_poll(redis_registry, waiter_of, eventually, together, soon):
+def test_without_messages_followers_poll(redis_registry, waiter_of, eventually, together, soon):
     here, there = redis_registry(), redis_registry()
-    there.hear = len
-    prober, follower = waiter_of(here), waiter_of(there)
+    there.on_message = len
+    leader, follower = waiter_of(here), waiter_of(there)
     follower.verdict(locked=[KEY], free=[])
-    prober.verdict(locked=[KEY], free=[])
+    leader.verdict(locked=[KEY], free=[])
 
     def probe():
-        assert prober.wait([KEY], 0.1, soon)
-        prober.verdict(locked=[], free=[KEY])
-        prober.leave()
+        assert leader.wait([KEY], 0.1, soon)
+        leader.verdict(locked=[], free=[KEY])
+        leader.leave()
 
     def follow():
         eventually(lambda: KEY in here.claims)
@@ -247,16 +247,16 @@ def test_every_key_has_a_time_to_live_and_goes_with_its_call(redis_registry, ser
 
 
 def test_the_heartbeat_keeps_a_long_probe(redis_registry, server, waiter_of, soon, eventually):
-    registry = redis_registry(prefix="beat:", lease=0.1)
+    registry = redis_registry(prefix="heartbeat:", lease=0.1)
     waiter = waiter_of(registry)
     waiter.verdict(locked=[KEY], free=[])
     waiting = threading.Thread(target=waiter.wait, args=([KEY], 100.0, soon))
     waiting.start()
     with redis.Redis.from_url(server.url) as client:
-        eventually(lambda: client.exists("beat:lock:o|1"))
-        beats = []
-        eventually(lambda: beats.append(client.pttl("beat:lock:o|1")) or len(beats) > 60)
-    assert min(beats) > 0, "60 looks take longer than the lease"
+        eventually(lambda: client.exists("heartbeat:lock:o|1"))
+        lifetimes = []
+        eventually(lambda: lifetimes.append(client.pttl("heartbeat:lock:o|1")) or len(lifetimes) > 60)
+    assert min(lifetimes) > 0, "60 looks take longer than the lease"
     waiter.interrupt()
     waiting.join()
     waiter.leave()
@@ -264,18 +264,18 @@ def test_the_heartbeat_keeps_a_long_probe(redis_registry, server, waiter_of, soo
 
 def test_a_lock_of_a_process_that_died_is_forgotten(redis_registry, waiter_of, eventually):
     here, there = redis_registry(), redis_registry()
-    here.hear(b'{"by": "x", "kind": "locked", "due": 10, "keys": ["o|1"]}')
+    here.on_message(b'{"by": "x", "kind": "locked", "due": 10, "keys": ["o|1"]}')
     assert here.knows([KEY])
     eventually(lambda: not here)
     assert not there
 
 
 @pytest.mark.parametrize(
-    "news", [b"", b"no json", b"[]", b"7", b'{"by": 1}', b'{"by": 1, "kind": "x", "keys": ["k"]}']
+    "message", [b"", b"no json", b"[]", b"7", b'{"by": 1}', b'{"by": 1, "kind": "x", "keys": ["k"]}']
 )
-def test_news_of_another_kind_is_passed_over(redis_registry, news):
+def test_messages_of_another_kind_are_ignored(redis_registry, message):
     registry = redis_registry()
-    registry.hear(news)
+    registry.on_message(message)
     assert not registry
 
 
@@ -386,7 +386,7 @@ def test_guards_of_one_process_share_a_registry_that_outlives_their_sessions_but
     listener = registry._listener
     with requests.Session() as session:
         session.mount("https://", adapters[0])
-    assert registry.link.works()
+    assert registry.link.check()
     assert GuardAdapter(GuardSettings(lock_registry=server.url, wake_at_once=3)).locks is not registry
     assert GuardAdapter(settings, clock=SystemClock()).locks is not registry, "instants of another clock"
     assert listener.is_alive()
@@ -399,3 +399,12 @@ def test_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(ImportError, match=r"crm-guard\[redis\]"):
         RedisLockRegistry("redis://127.0.0.1:1/0")
+
+
+def test_the_package_exports_it_by_name_and_no_name_that_does_not_exist():
+    from crm_guard import locks
+
+    assert locks.RedisLockRegistry is RedisLockRegistry
+    assert all(getattr(locks, name) for name in locks.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'MemcachedLockRegistry'"):
+        _ = locks.MemcachedLockRegistry

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crm_guard.locks.memory import Holder, LockTable
+from crm_guard.locks.table import Leader, LockTable
 
 A, B, C, D = "o|A", "o|B", "o|C", "o|D"
 
@@ -20,8 +20,8 @@ class Bell:
 class Desk:
     """A table and its clock; calls are known by their names."""
 
-    def __init__(self, wake_at_once=10, max_records=100, patience=30.0):
-        self.table, self.now, self.calls = LockTable(wake_at_once, max_records, patience), 0.0, {}
+    def __init__(self, wake_at_once=10, max_records=100, verdict_timeout=30.0):
+        self.table, self.now, self.calls = LockTable(wake_at_once, max_records, verdict_timeout), 0.0, {}
 
     def __getitem__(self, name):
         if name not in self.calls:
@@ -88,7 +88,7 @@ def test_the_longest_waiting_follower_inherits_the_probe_and_its_due_instant(des
     assert [desk.goes(name, 4.0) for name in "32"] == [None, "A"]
 
 
-def test_a_prober_that_gives_up_after_a_refusal_leaves_a_delay_behind(desk):
+def test_a_leader_that_gives_up_after_a_refusal_leaves_a_delay_behind(desk):
     for name in "12":
         desk.refused(name, A)
     assert desk.goes("1", 1.0) == "A"
@@ -97,16 +97,16 @@ def test_a_prober_that_gives_up_after_a_refusal_leaves_a_delay_behind(desk):
     assert [desk.goes("2", 2.4), desk.goes("2", 2.5)] == [None, "A"]
 
 
-def test_a_prober_without_a_verdict_loses_the_probe_in_the_end(desk):
+def test_a_leader_without_a_verdict_loses_the_probe_in_the_end(desk):
     for name in "12":
         desk.refused(name, A)
     assert desk.goes("1", 1.0) == "A"
     assert [desk.goes("2", 30.9), desk.goes("2", 31.0)] == [None, "A"]
     desk.table.verdict(desk["1"], [A], [], 32.0)
-    assert desk.table.locks[A].holder is desk["2"]
+    assert desk.table.locks[A].leader is desk["2"]
 
 
-def test_a_woken_follower_that_is_refused_becomes_the_prober():
+def test_a_woken_follower_that_is_refused_becomes_the_leader():
     desk = Desk(wake_at_once=1)
     for name in "1234":
         desk.refused(name, A)
@@ -121,7 +121,7 @@ def test_a_woken_follower_that_is_refused_becomes_the_prober():
     assert [desk.goes(name) for name in "34"] == ["A", None]
 
 
-def test_an_unlock_sets_off_a_few_and_each_verdict_the_next():
+def test_an_unlock_wakes_a_few_and_each_verdict_the_next():
     desk = Desk(wake_at_once=2)
     for name in "12345":
         desk.refused(name, A)
@@ -139,7 +139,7 @@ def test_an_unlock_sets_off_a_few_and_each_verdict_the_next():
     assert not desk.table.paces
 
 
-def test_the_pace_is_that_of_an_origin_not_of_a_record():
+def test_wake_ups_are_limited_per_origin_not_per_record():
     desk = Desk(wake_at_once=1)
     for name, key in zip("1234", (A, A, B, B), strict=True):
         desk.refused(name, key)
@@ -154,7 +154,7 @@ def test_the_pace_is_that_of_an_origin_not_of_a_record():
 
 
 def test_a_call_does_not_wait_for_ever_for_its_turn():
-    desk = Desk(wake_at_once=1, patience=5.0)
+    desk = Desk(wake_at_once=1, verdict_timeout=5.0)
     for name in "123":
         desk.refused(name, A)
     desk.goes("1", 1.0)
@@ -170,7 +170,7 @@ def test_a_batch_follows_one_of_its_records_and_then_sends_everything(desk):
     assert desk.goes("2", 1.1) is None
     desk.accepted("1", A)
     assert desk.goes("2") == "AB"
-    assert desk.table.locks[B].holder is desk["2"]
+    assert desk.table.locks[B].leader is desk["2"]
 
 
 def test_what_is_free_goes_at_the_tick_without_what_is_not(desk):
@@ -194,7 +194,7 @@ def test_a_verdict_under_way_is_awaited_for_one_delay_at_most(desk):
     assert [desk.goes("3", 1.9), desk.goes("3", 2.0)] == [None, "B"]
 
 
-def test_records_that_nobody_probes_are_probed_by_whom_it_serves_most(desk):
+def test_leaderless_records_are_probed_by_the_batch_that_learns_most(desk):
     desk.refused("1", A)
     desk.refused("2", A, B)
     desk.refused("3", A, B, C, D)
@@ -205,17 +205,17 @@ def test_records_that_nobody_probes_are_probed_by_whom_it_serves_most(desk):
     assert [desk.goes("2", 4.0), desk.goes("3", 4.0)] == [None, "BCD"]
 
 
-def test_a_batch_that_finds_another_prober_gives_up_its_own_probes(desk):
+def test_a_batch_that_finds_another_leader_gives_up_its_own_probes(desk):
     desk.refused("1", A, B)
     assert desk.goes("1", 1.0) == "AB"
     desk.refused("2", B, C)
     desk.table.verdict(desk["1"], [A, B], [], 1.0)
-    desk.table.grant(A, Holder(1.0), 9.0, 1.0)
+    desk.table.locks.grant(A, Leader(1.0), 9.0, 1.0)
     desk.table.enrol(desk["1"], [A, B], 1.0, 1.0)
-    assert desk.table.locks[B].holder is desk["2"]
+    assert desk.table.locks[B].leader is desk["2"]
 
 
-def test_an_unlock_found_by_another_call_sets_the_prober_off_too(desk):
+def test_an_unlock_found_by_another_call_wakes_the_leader_too(desk):
     desk.refused("1", A, delay=5.0)
     desk.table.verdict(desk["2"], [], [A], 1.0)
     assert desk["1"].wake.rung == 1
@@ -240,7 +240,7 @@ def test_leaving_twice_changes_nothing(desk):
     desk.table.leave(desk["1"], 0.0)
     desk.refused("2", A)
     desk.table.leave(desk["1"], 0.0)
-    assert desk.table.locks[A].holder is desk["2"]
+    assert desk.table.locks[A].leader is desk["2"]
 
 
 def test_keys_no_longer_waited_for_are_left_to_others(desk):
@@ -248,4 +248,4 @@ def test_keys_no_longer_waited_for_are_left_to_others(desk):
     desk.refused("2", B)
     desk.table.verdict(desk["1"], [A, B], [], 1.0)
     desk.table.enrol(desk["1"], [A], 1.0, 1.0)
-    assert desk.table.locks[B].holder is desk["2"]
+    assert desk.table.locks[B].leader is desk["2"]

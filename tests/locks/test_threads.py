@@ -11,11 +11,12 @@ import pytest
 
 from crm_guard.clock import SystemClock
 from crm_guard.locks import MemoryLockRegistry, Unshared
+from crm_guard.locks.table import Locks
 
 KEY = "o|1"
 
 
-class Yielding(dict):
+class Yielding(Locks):
     """A dictionary that lets the other threads run whenever it was asked."""
 
     def get(self, key, default=None):
@@ -25,7 +26,7 @@ class Yielding(dict):
 
 
 class Sleepless(SystemClock):
-    """The real clock, for a wait that has been cut short already."""
+    """The real clock, for a wait that is over already."""
 
     def wait(self, event, timeout):
         assert event.is_set(), "a wake-up was lost"
@@ -46,9 +47,9 @@ def busy_switching():
 
 
 @pytest.mark.usefixtures("busy_switching")
-def test_no_record_has_two_probers_and_no_call_is_lost(registry, crm, call, together):
+def test_no_record_has_two_leaders_and_no_call_is_lost(registry, crm, call, together):
     """While it is locked, one call at a time asks for a record; in the end each wrote each record once."""
-    registry.table.locks = Yielding()
+    registry.table.locks = Yielding(max_records=100)
     keys = [f"o|{number}" for number in range(4)]
     crm.lock(*keys)
     mutex, asking, twice, first = threading.Lock(), set(), [], set()
@@ -110,21 +111,21 @@ def test_two_hundred_followers_go_in_the_order_of_their_coming(waiter_of, togeth
     assert not registry
 
 
-def test_a_sleeping_prober_hears_of_an_unlock_and_of_a_shorter_delay(registry, waiter_of, together, soon):
-    prober, follower = waiter_of(registry), waiter_of(registry)
-    prober.verdict(locked=[KEY], free=[])
+def test_a_sleeping_leader_hears_of_an_unlock_and_of_a_shorter_delay(registry, waiter_of, together, soon):
+    leader, follower = waiter_of(registry), waiter_of(registry)
+    leader.verdict(locked=[KEY], free=[])
 
     def latecomer():
-        prober.asleep()
+        leader.asleep()
         follower.verdict(locked=[KEY], free=[])
         got = follower.wait([KEY], 0.02, soon)
         follower.leave()
         return got
 
     def probe():
-        got = prober.wait([KEY], 100.0, soon)
-        prober.verdict(locked=[], free=[KEY])
-        prober.leave()
+        got = leader.wait([KEY], 100.0, soon)
+        leader.verdict(locked=[], free=[KEY])
+        leader.leave()
         return got
 
     assert together(probe, latecomer) == [{KEY}, {KEY}]
@@ -194,7 +195,7 @@ def test_a_forked_child_starts_with_an_empty_registry(registry, waiter_of):
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_at_least_one_call_is_to_be_set_off():
+def test_at_least_one_call_must_be_woken():
     with pytest.raises(ValueError, match="wake_at_once=0"):
         MemoryLockRegistry(wake_at_once=0)
 

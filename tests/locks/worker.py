@@ -8,6 +8,7 @@ import threading
 from multiprocessing.connection import Client
 
 from crm_guard.clock import SystemClock
+from crm_guard.locks import WaitContext
 from crm_guard.locks.redis import RedisLockRegistry
 
 KEY = "o|1"
@@ -15,7 +16,7 @@ KEY = "o|1"
 
 def call(registry, crm_port, name):
     clock, pending = SystemClock(), True
-    waiter = registry.waiter(clock=clock, wake=threading.Event(), interrupted=lambda: False)
+    waiter = registry.waiter(WaitContext(clock, threading.Event(), lambda: False))
     with Client(("127.0.0.1", crm_port), authkey=b"test") as crm:
         if registry and registry.knows([KEY]):
             waiter.wait([KEY], 0.1, clock.now() + 15)

@@ -7,23 +7,14 @@ from typing import Any
 import pytest
 
 from crm_guard.simulator import Engine, Reply, Request, Simulator
+from crm_guard.testing import ManualClock
 
 Send = Callable[..., Reply]
 
 
-class ManualClock:
-    """A clock that only a test moves."""
-
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
 @pytest.fixture
 def clock() -> ManualClock:
-    return ManualClock()
+    return ManualClock(start=100.0)
 
 
 @pytest.fixture

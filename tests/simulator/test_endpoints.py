@@ -314,7 +314,7 @@ class TestSingleRecordActions:
     def test_a_clone_is_a_new_record_with_some_fields_changed(self, send: Send, engine: Engine, clock: Any) -> None:
         """It counts as a write to the original, which stays as it was."""
         lead = engine.add_record("Leads", fields={"Last_Name": "Doe", "Company": "Zylker", "Seats": [1]})
-        clock.seconds += 9.0
+        clock.advance(9.0)
         reply = send(engine, "POST", f"Leads/{lead}/actions/clone", {"data": [{"id": lead, "Company": "Other"}]})
         (found,) = reply.json()["data"]
         assert (reply.status, found["message"]) == (201, "record added")
@@ -341,7 +341,7 @@ class TestSingleRecordActions:
 
     def test_a_mail_has_an_id_and_changes_nothing(self, send: Send, engine: Engine, clock: Any) -> None:
         (lead,) = _leads(engine, 1)
-        clock.seconds += 9.0
+        clock.advance(9.0)
         reply = send(engine, "POST", f"Leads/{lead}/actions/send_mail", {"data": [{"subject": "Hello"}]})
         assert reply.json()["data"][0]["details"]["message_id"]
         assert (engine.writes(lead), engine.get(lead).modified) == (1, engine.get(lead).created)

@@ -22,9 +22,9 @@ def _update(send: Send, engine: Engine, record_id: str) -> int:
 
 def test_a_lock_ends_after_its_seconds(send: Send, engine: Engine, clock: Any) -> None:
     lead = engine.add_record("Leads", locked_for=10.0)
-    clock.seconds += 9.9
+    clock.advance(9.9)
     assert _update(send, engine, lead) == 400
-    clock.seconds += 0.1
+    clock.advance(0.1)
     assert _update(send, engine, lead) == 200
     assert (engine.writes(lead), engine.refusals(lead)) == (1, 1)
 
@@ -37,7 +37,7 @@ def test_a_lock_ends_after_its_refusals(send: Send, engine: Engine, refusals: in
 
 def test_the_earlier_end_counts(send: Send, engine: Engine, clock: Any) -> None:
     lead = engine.add_record("Leads", locked_for=5.0, refusals=9)
-    clock.seconds += 5.0
+    clock.advance(5.0)
     assert _update(send, engine, lead) == 200
 
 
@@ -52,13 +52,13 @@ def test_a_lock_may_become_another_refusal(send: Send, engine: Engine) -> None:
 
 def test_a_lock_without_an_end_stays_until_unlocked(send: Send, engine: Engine, clock: Any) -> None:
     lead = engine.add_record("Leads", state="zia_vision_validation")
-    clock.seconds += 1e9
+    clock.advance(1e9)
     assert _update(send, engine, lead) == 400
     engine.unlock(lead)
     assert _update(send, engine, lead) == 200
     engine.set_state(lead, "merge_pending", locked_for=1.0)
     assert engine.get(lead).state is State.MERGE_PENDING
-    clock.seconds += 1.0
+    clock.advance(1.0)
     assert engine.get(lead).state is State.APPROVED
 
 
@@ -70,7 +70,7 @@ def test_an_update_with_an_image_starts_a_check(send: Send, clock: Any, body: di
     checked = "Record_Image" in body
     state = reply.json()["data"][0]["details"]["$approval_state"]
     assert state == ("zia_vision_validation" if checked else "approved")
-    clock.seconds += 4.0
+    clock.advance(4.0)
     assert engine.get(lead).state == ("zia_vision_rejected" if checked else "approved")
 
 
@@ -79,7 +79,7 @@ def test_the_end_of_a_check_can_move_the_modified_time(send: Send, clock: Any) -
     engine = Engine(clock=clock, validation_touches=True)
     lead = engine.add_record("Leads", locked_for=60.0)
     seen = "2026-05-10T01:10:47-07:00"
-    clock.seconds += 60.0
+    clock.advance(60.0)
     reply = send(engine, "PUT", f"Leads/{lead}", {"data": [{}]}, If_Unmodified_Since=seen)
     assert reply.status == 412
     for late in ("2026-05-10T01:11:47-07:00", "Sun, 10 May 2026 08:11:47 GMT", "no date", "2026-05-10"):

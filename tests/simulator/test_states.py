@@ -221,7 +221,7 @@ class TestCure:
         record_id = engine.add_record("Leads", state="zia_vision_rejected")
         assert _do(send, engine, "photo_post", record_id).status == 200
         assert engine.get(record_id).state is State.ZIA_VISION_VALIDATION
-        clock.seconds += 5.0
+        clock.advance(5.0)
         assert engine.get(record_id).state is State.APPROVED
 
     def test_without_a_check_the_cure_is_immediate(self, send: Send) -> None:

@@ -83,7 +83,7 @@ def test_a_wholly_refused_request_answers_400_until_the_lock_ends(send: Send, en
     ids = [engine.add_record("Leads", locked_for=5.0) for _ in range(2)]
     rows = [_row(entry, "7") for entry in ids]
     assert _many(send, engine, ASSIGN, *rows).status == 400
-    clock.seconds += 5.0
+    clock.advance(5.0)
     assert _many(send, engine, ASSIGN, *rows).status == 200
     assert [engine.get(entry).territories for entry in ids] == [["7"], ["7"]]
 

@@ -1,4 +1,4 @@
-"""`crm-guard demo`: a day's work on a simulated CRM, watched live and checked afterwards."""
+"""`crm-guard demo`: runs jobs against a simulated CRM, displays them live and checks the result."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _INTERRUPTED: Final = 130
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
-    """What the user asked for.
+    """Options of the demo.
 
     Attributes:
-        seed: Draws the plan.
-        records: Records with a job of their own.
-        speed: By what locks and waits are divided.
+        seed: Seed of the plan.
+        records: Number of single-record jobs.
+        speed: Divisor of the durations of locks and waits.
     """
 
     seed: int
@@ -50,19 +50,19 @@ class Demo:
 
 
 def run_demo(demo: Demo, *, as_document: bool) -> int:
-    """Run the demo, and return its exit status.
+    """Run the demo and return its exit status.
 
     Raises:
-        SettingsError: The environment holds a setting that is not allowed.
+        SettingsError: A setting in the environment is invalid.
     """
     settings = _scaled(load_settings(), demo.speed)
     console = make_console()
     check_seconds = _UPLOAD_CHECK_SECONDS / demo.speed
     with Simulator(seed=demo.seed, shuffle=True, validation_seconds=check_seconds) as crm:
         jobs = Planner(crm, random.Random(demo.seed), demo.speed).plan(demo.records)
-        work = _silently if as_document else _live if console.is_interactive else _plainly
+        run = _run_silently if as_document else _run_live if console.is_interactive else _run_in_lines
         try:
-            day = work(jobs, Crew(crm, settings), console)
+            day = run(jobs, Crew(crm, settings), console)
         except KeyboardInterrupt:
             message = "interrupted"
             raise CommandError(message, _INTERRUPTED) from None
@@ -75,7 +75,7 @@ def run_demo(demo: Demo, *, as_document: bool) -> int:
 
 
 def _scaled(settings: GuardSettings, speed: float) -> GuardSettings:
-    """Return the user's own settings with faster waits, and with what the checks rely on."""
+    """Return the user's settings with shorter waits, and with the values that the checks rely on."""
     return msgspec.structs.replace(
         settings,
         wait_initial=settings.wait_initial / speed,
@@ -85,28 +85,28 @@ def _scaled(settings: GuardSettings, speed: float) -> GuardSettings:
     )
 
 
-def _silently(jobs: tuple[Job, ...], crew: Crew, console: Console) -> Day:  # noqa: ARG001 (one signature)
-    return _work(jobs, crew, Rows(jobs), lambda _row: None)
+def _run_silently(jobs: tuple[Job, ...], crew: Crew, console: Console) -> Day:  # noqa: ARG001 (one signature)
+    return _run(jobs, crew, Rows(jobs), lambda _row: None)
 
 
-def _plainly(jobs: tuple[Job, ...], crew: Crew, console: Console) -> Day:
+def _run_in_lines(jobs: tuple[Job, ...], crew: Crew, console: Console) -> Day:
     rows = Rows(jobs)
-    return _work(jobs, crew, rows, lambda row: console.print(plain_line(row, rows.elapsed), soft_wrap=True))
+    return _run(jobs, crew, rows, lambda row: console.print(plain_line(row, rows.elapsed), soft_wrap=True))
 
 
-def _live(jobs: tuple[Job, ...], crew: Crew, console: Console) -> Day:
+def _run_live(jobs: tuple[Job, ...], crew: Crew, console: Console) -> Day:
     rows = Rows(jobs)
     with Live(
         Board(rows), console=console, refresh_per_second=_FRAMES_PER_SECOND, transient=True, redirect_stderr=False
     ):
-        day = _work(jobs, crew, rows, lambda _row: None)
+        day = _run(jobs, crew, rows, lambda _row: None)
     console.print(Board(rows, whole=True))
     return day
 
 
-def _work(jobs: tuple[Job, ...], crew: Crew, rows: Rows, told: Callable[[Row], None]) -> Day:
+def _run(jobs: tuple[Job, ...], crew: Crew, rows: Rows, on_finished: Callable[[Row], None]) -> Day:
     started = time.monotonic()
-    results = crew.work(jobs, rows, told)
+    results = crew.work(jobs, rows, on_finished)
     return Day(
         results=results,
         seconds=time.monotonic() - started,

@@ -1,4 +1,4 @@
-"""What is shown while the work is under way: a row per job, fed by the guard's events, and a progress bar."""
+"""The live display: a row per job, updated by the guard's events, and a progress bar."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
-    from crm_guard.cli.demo.crew import Result
     from crm_guard.cli.demo.plan import Job
+    from crm_guard.cli.demo.results import Result
     from crm_guard.cli.terminal import Signs
     from crm_guard.events import GuardEvent
     from crm_guard.report import GuardReport
@@ -33,7 +33,7 @@ _ID_TAIL: Final = 6
 
 
 class Phase(enum.Enum):
-    """Where a job stands."""
+    """The phases of a job."""
 
     QUEUED = "queued"
     SENDING = "sending"
@@ -60,7 +60,7 @@ _URGENCY: Final = (Phase.FAILED, Phase.WAITING, Phase.SENDING, Phase.BLOCKED, Ph
 
 
 class View(NamedTuple):
-    """A row at one moment."""
+    """A snapshot of a row."""
 
     phase: Phase
     state: str
@@ -70,7 +70,7 @@ class View(NamedTuple):
 
 
 class Row:
-    """One job, as the guard's events tell of it. Thread-safe: its job writes, the display reads."""
+    """The display state of one job. Thread-safe: the job's thread writes, the display reads."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -83,12 +83,12 @@ class Row:
         self._until = self._since = 0.0
 
     def start(self) -> None:
-        """Take note that the job begins."""
+        """Record the start of the job."""
         with self._mutex:
             self._phase, self._sends = Phase.SENDING, 1
 
     def note(self, event: GuardEvent) -> None:
-        """Take note of what the guard does for the job."""
+        """Record an event of the guard."""
         with self._mutex:
             self._sends = self._sends_before + event.attempt
             self._waited = self._waited_before + event.waited
@@ -103,20 +103,20 @@ class Row:
                 self._locked -= set(event.record_ids)
 
     def advance(self, report: GuardReport) -> None:
-        """Take note of a call's end."""
+        """Record the end of a call."""
         with self._mutex:
             self._sends = self._sends_before = self._sends_before + report.attempts
             self._waited = self._waited_before = self._waited_before + report.waited
             self._phase = Phase.SENDING
 
     def finish(self, result: Result) -> None:
-        """Take note of the job's end."""
+        """Record the end of the job."""
         with self._mutex:
             self.result = result
             self._phase = Phase.FAILED if result.error else Phase.BLOCKED if result.blocked else Phase.WRITTEN
 
     def view(self) -> View:
-        """Return how the row looks now."""
+        """Return a snapshot of the row."""
         now = time.monotonic()
         with self._mutex:
             waiting = self._phase is Phase.WAITING
@@ -128,19 +128,19 @@ class Row:
             return ended(self.result)
         if self._phase is Phase.WAITING:
             what = "locked" if self.job.single else f"{len(self._locked)} of {len(self.job.ids)} locked"
-            return f"{what}, again in {max(0.0, self._until - now):.1f} s"
-        again = self._phase is Phase.SENDING and self._locked
-        return "sending again" if again else self._phase.value
+            return f"{what}, next send in {max(0.0, self._until - now):.1f} s"
+        resending = self._phase is Phase.SENDING and self._locked
+        return "resending" if resending else self._phase.value
 
     def _settled(self) -> int:
-        """Return how many of the job's records have their result."""
+        """Return the number of the job's records that have a result."""
         if self._phase.over:
             return len(self.job.ids)
         return len(self.job.ids) - len(self._locked) if self._locked else 0
 
 
 def ended(result: Result) -> str:
-    """Return in a few words how a job ended."""
+    """Return a short description of how a job ended."""
     if result.error:
         return harmless(result.error)
     blocked = result.blocked
@@ -153,14 +153,14 @@ def ended(result: Result) -> str:
 
 
 class Rows:
-    """All rows, and the time since they were made."""
+    """All rows, and the time since their creation."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._rows = {job.number: Row(job) for job in jobs}
         self._started = time.monotonic()
 
     def of(self, job: Job) -> Row:
-        """Return the row of a job."""
+        """Return the row of `job`."""
         return self._rows[job.number]
 
     def __iter__(self) -> Iterator[Row]:
@@ -173,11 +173,11 @@ class Rows:
 
 
 class Board:
-    """The rows and the progress, as large as the terminal allows.
+    """Renders the rows and the progress, as many as the terminal has room for.
 
     Args:
-        rows: What to show.
-        whole: Show every row, also where they do not fit: for the last picture.
+        rows: The rows.
+        whole: Render every row even if they do not fit, for the final frame.
     """
 
     def __init__(self, rows: Rows, *, whole: bool = False) -> None:
@@ -211,7 +211,7 @@ def _table(shown: Sequence[tuple[Row, View]], room: int, width: int, used: Signs
 
 
 def _most_urgent(shown: Sequence[tuple[Row, View]], room: int) -> list[tuple[Row, View]]:
-    """Return the rows that fit, in the order of the plan; those under way first."""
+    """Return the rows that fit, in the order of the plan; running jobs take precedence."""
     urgent = sorted(shown, key=lambda pair: _URGENCY.index(pair[1].phase))[:room]
     return sorted(urgent, key=lambda pair: pair[0].job.number)
 
@@ -245,15 +245,15 @@ def _progress(shown: Sequence[tuple[Row, View]], width: int, elapsed: float) -> 
     over = sum(view.phase.over for _, view in shown)
     settled = sum(view.settled for _, view in shown)
     total = sum(len(row.job.ids) for row, _ in shown)
-    told = [f"{settled} of {total} records", f"{over} of {len(shown)} jobs", f"{elapsed:.1f} s"]
+    counts = [f"{settled} of {total} records", f"{over} of {len(shown)} jobs", f"{elapsed:.1f} s"]
     grid = Table.grid(padding=(0, 2))
     wide = width >= _NARROW
-    grid.add_row(ProgressBar(total=total, completed=settled, width=24 if wide else 8), *told[not wide :])
+    grid.add_row(ProgressBar(total=total, completed=settled, width=24 if wide else 8), *counts[not wide :])
     return grid
 
 
 def plain_line(row: Row, elapsed: float) -> str:
-    """Return one line about a finished job, for output that is no terminal."""
+    """Return one line about a finished job, for output that is not a terminal."""
     job, view = row.job, row.view()
     name = job.ids[0] if job.single else f"{len(job.ids)} {job.module}"
     sends = "1 send" if view.sends == 1 else f"{view.sends} sends"

@@ -1,4 +1,4 @@
-"""What has to hold at the end of the day, compared with the simulator's own books and not with the guard's word."""
+"""Checks of the demo's result against the simulator's own counts, not against the guard's reports."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from crm_guard.cli.demo.crew import Result
     from crm_guard.cli.demo.plan import Job
+    from crm_guard.cli.demo.results import Result
     from crm_guard.simulator import Call, Record
 
 _NAMES_SHOWN: Final = 3
 
 
 class Check(NamedTuple):
-    """Something that had to hold.
+    """The result of one check.
 
     Attributes:
-        name: What.
-        held: Whether it did.
-        detail: Where it did, how much was looked at; where not, what was found.
+        name: What must hold.
+        held: Whether it holds.
+        detail: How much was checked if it holds, else what was found.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
-    """What happened.
+    """What happened in a run.
 
     Attributes:
-        results: What became of the jobs.
-        seconds: How long all took.
+        results: How the jobs ended.
+        seconds: Duration of the run.
         calls: The simulator's call log.
-        writes: The simulator's count of writes, by record.
-        refusals: The simulator's count of refusals, by record.
-        records: The simulator's records that are left.
+        writes: The simulator's count of writes per record.
+        refusals: The simulator's count of refusals per record.
+        records: The simulator's records at the end.
     """
 
     results: tuple[Result, ...]
@@ -57,30 +57,30 @@ class Day:
 
     @property
     def wanted(self) -> dict[str, int]:
-        """How often each record has to be written."""
+        """How often each record must be written."""
         return {record_id: times for job in self.jobs for record_id, times in job.writes.items()}
 
     @property
     def probes(self) -> int:
-        """How many calls asked for approval states."""
+        """Number of calls that asked for approval states."""
         return sum(call.method == "GET" and "approval_state" in call.query for call in self.calls)
 
 
 def check_day(day: Day) -> tuple[Check, ...]:
-    """Return every check, held or not."""
+    """Return the result of every check."""
     return tuple(_checked(name, *look(day)) for name, look in _CHECKS.items())
 
 
 def sent(day: Day) -> Counter[str]:
-    """Return how often each record was named in a call that writes."""
+    """Return how often each record was sent in a write."""
     return Counter(record_id for call in day.calls if call.method != "GET" for record_id in call.record_ids)
 
 
-def _checked(name: str, problems: Iterable[str], fine: str) -> Check:
+def _checked(name: str, problems: Iterable[str], scope: str) -> Check:
     found = list(problems)
     shown = "; ".join(found[:_NAMES_SHOWN])
     more = f"; and {len(found) - _NAMES_SHOWN} more" if len(found) > _NAMES_SHOWN else ""
-    return Check(name, not found, shown + more if found else fine)
+    return Check(name, not found, shown + more if found else scope)
 
 
 def _jobs_ended(day: Day) -> tuple[list[str], str]:
@@ -119,11 +119,11 @@ def _locks_waited_out(day: Day) -> tuple[list[str], str]:
     return problems, f"{len(locked)} locks, {met} met"
 
 
-def _told_apart(day: Day) -> tuple[list[str], str]:
+def _cases_recognised(day: Day) -> tuple[list[str], str]:
     problems: list[str] = []
     for result in day.results:
         found = {
-            outcome.record_id or "nameless": _reading(outcome.case, outcome.approval_state)
+            outcome.record_id or "without an id": _reading(outcome.case, outcome.approval_state)
             for outcome in result.blocked
             if not outcome.retryable
         }
@@ -147,15 +147,15 @@ def _nothing_repeated(day: Day) -> tuple[list[str], str]:
     for record_id, times in counted.items():
         due = day.writes.get(record_id, 0) + day.refusals.get(record_id, 0)
         if times != due:
-            problems.append(f"record {record_id} was sent {times} times, {due} of them in need")
+            problems.append(f"record {record_id} was sent {times} times, of which {due} were necessary")
     again = sum(counted.values()) - len(counted)
-    return problems, f"{sum(day.refusals.values())} refusals, {again} records sent again"
+    return problems, f"{sum(day.refusals.values())} refusals, {again} records resent"
 
 
 def _one_answer_each(day: Day) -> tuple[list[str], str]:
     batches = [result for result in day.results if not result.job.single]
     problems = [
-        f"{_name(result.job)}: the answer does not name every record once"
+        f"{_name(result.job)}: the response does not have exactly one result per record"
         for result in batches
         if sorted(_named(result)) != sorted(result.job.ids)
     ]
@@ -169,21 +169,21 @@ def _named(result: Result) -> Sequence[str]:
 def _images_intact(day: Day) -> tuple[list[str], str]:
     results = [result for result in day.results if result.job.image is not None and not result.job.endings]
     problems = [
-        f"{_name(result.job)}: other bytes arrived"
-        for result in results
-        if _arrived(day, result) != result.job.image
+        f"{_name(result.job)}: the bytes differ" for result in results if _arrived(day, result) != result.job.image
     ]
     return problems, f"{len(results)} images"
 
 
 def _arrived(day: Day, result: Result) -> bytes | None:
-    """Return the image that came down, or that lies in CRM now."""
+    """Return the image that was downloaded, or that CRM has stored."""
     return result.content if result.job.name == "download image" else day.records[result.job.ids[0]].image
 
 
 def _calls_counted(day: Day) -> tuple[list[str], str]:
-    said, logged = sum(result.calls for result in day.results), len(day.calls)
-    problems = [f"the guard reports {said} calls, CRM has seen {logged}"] if said != logged else []
+    reported, logged = sum(result.calls for result in day.results), len(day.calls)
+    problems = (
+        [f"the guard reports {reported} calls, the simulator answered {logged}"] if reported != logged else []
+    )
     return problems, f"{logged} calls"
 
 
@@ -195,9 +195,9 @@ _CHECKS: Final[Mapping[str, Callable[[Day], tuple[Iterable[str], str]]]] = {
     "no job failed": _jobs_ended,
     "each write reached its record exactly once": _written_once,
     "no blocked record was written": _blocked_untouched,
-    "every passing lock was waited out": _locks_waited_out,
-    "every block was recognised, case and state": _told_apart,
-    "nothing was sent again but what CRM refused": _nothing_repeated,
+    "every transient lock was waited out": _locks_waited_out,
+    "every block was recognised, case and state": _cases_recognised,
+    "only what CRM refused was resent": _nothing_repeated,
     "each record of a batch has one result": _one_answer_each,
     "images arrived byte for byte": _images_intact,
     "every call is accounted for": _calls_counted,

@@ -1,6 +1,7 @@
-"""The day's work: jobs, the locks they will meet, and what has to come out. Drawn from a seed.
+"""The plan of the demo: jobs, the locks they meet and the expected results, generated from a seed.
 
-What has to come out is fixed here, before anything is sent: the checks compare with it, not with the guard's word.
+Expected results are fixed here, before anything is sent; the checks compare with them, not with the guard's
+reports.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Step:
 
     Attributes:
         method: HTTP method.
-        path: Path behind the version.
-        arguments: For `requests`: `json`, `files`, `params`.
+        path: Path after the API version.
+        arguments: Arguments of `requests`: `json`, `files`, `params`.
         writes: Whether it writes to each of its records.
     """
 
@@ -43,14 +44,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """A block that waiting does not lift.
+    """A block that waiting will not resolve.
 
     Attributes:
-        work: The kind of job that meets it.
+        work: The job that meets it.
         state: The record's state.
-        case: What the guard has to find out; None for a lock that stays.
-        approval_state: The `$approval_state` it has to report.
-        after_lock: The record is locked first, and comes to this end while the guard waits.
+        case: The case that the guard must report; None for a permanent lock.
+        approval_state: The `$approval_state` that it must report.
+        after_lock: Whether the record is locked first and reaches `state` while the guard waits.
     """
 
     work: str
@@ -62,17 +63,17 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Something that a program wants done, in one thread.
+    """Calls that one thread makes, in order.
 
     Attributes:
-        number: Place in the plan.
+        number: Index in the plan.
         name: What it does.
         module: API name of the records' module.
         ids: Its records.
-        steps: Its calls, one after the other; a refused one ends the job.
+        steps: Its calls, in order; a refused one ends the job.
         locks: Seconds for which Zia checks a record from the start of the job, by id.
-        endings: The blocks that stay, by id; all other records have to be written.
-        image: What is uploaded, or has to come down; None where no image is concerned.
+        endings: The permanent blocks, by id; all other records must be written.
+        image: The image to upload, or expected from a download; None for other jobs.
     """
 
     number: int
@@ -86,12 +87,12 @@ class Job:
 
     @property
     def single(self) -> bool:
-        """Whether the job concerns one record only."""
+        """Whether the job has exactly one record."""
         return len(self.ids) == 1
 
     @property
     def writes(self) -> dict[str, int]:
-        """How often each record has to be written."""
+        """How often each record must be written."""
         times = sum(step.writes for step in self.steps)
         return {record_id: 0 if record_id in self.endings else times for record_id in self.ids}
 
@@ -122,12 +123,12 @@ _THEN: Final = "upload, update"
 
 
 class Planner:
-    """Draws a plan, and puts its records into a CRM.
+    """Generates a plan, and adds its records to a CRM.
 
     Args:
-        crm: Gets the records.
-        rng: Draws locks, their lengths and the order.
-        speed: By what the lengths are divided.
+        crm: Receives the records.
+        rng: Source of the locks, their durations and the order.
+        speed: Divisor of the durations.
     """
 
     def __init__(self, crm: Simulator, rng: random.Random, speed: float) -> None:
@@ -136,7 +137,7 @@ class Planner:
         self._speed = speed
 
     def plan(self, records: int) -> tuple[Job, ...]:
-        """Return three batches, and `records` jobs on one record each: every ending, and for the rest locks."""
+        """Return three batches and `records` single-record jobs: every ending once, and locks for most others."""
         singles = [self._single(ending.work, ending) for ending in _ENDINGS]
         singles.append(self._single(_THEN, _FREE))
         singles += [

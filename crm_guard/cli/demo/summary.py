@@ -1,4 +1,4 @@
-"""What is said after the work: what it cost, what was checked, and which records are blocked and why."""
+"""The summary after a run: its cost, the checks, and which records are blocked and why."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from crm_guard.cli.demo.checks import Check, Day
-    from crm_guard.cli.demo.crew import Result
+    from crm_guard.cli.demo.results import Result
     from crm_guard.cli.terminal import Signs
-    from crm_guard.report import RecordOutcome
+    from crm_guard.outcomes import RecordOutcome
 
 
 def show_summary(day: Day, checks: Sequence[Check], console: Console) -> None:
     """Print the summary."""
     used = signs(console)
+    blocked = listed(_by_hint(_blocked(day)), used, short_line)
     _section(
-        console, "Blocked, and why: waiting does not help these", listed(_by_hint(_blocked(day)), used, short_line)
+        console,
+        "Blocked for a reason that waiting will not resolve",
+        blocked,
     )
-    _section(console, "Batches: only what CRM refused was sent again", _batches(day))
+    _section(console, "Batches: only what CRM refused was resent", _batches(day))
     _section(console, "Cost", _cost(day))
-    _section(console, "Checked against the simulator's own counts", _checks(checks, used))
+    _section(console, "Checks against the simulator's own counts", _checks(checks, used))
     failed = [check.name for check in checks if not check.held]
     console.print()
     if failed:
@@ -39,7 +42,7 @@ def show_summary(day: Day, checks: Sequence[Check], console: Console) -> None:
             Text(f"{used.bad} {len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}", "bold red")
         )
     else:
-        console.print(Text(f"{used.good} All {len(checks)} checks held.", "bold green"))
+        console.print(Text(f"{used.good} All {len(checks)} checks passed.", "bold green"))
 
 
 def document(day: Day, checks: Sequence[Check], *, seed: int, speed: float) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def _blocked(day: Day) -> list[RecordOutcome]:
 
 
 def _by_hint(outcomes: Sequence[RecordOutcome]) -> list[RecordOutcome]:
-    """Bring the records with the same hint together, in the order in which the hints first come."""
+    """Return the outcomes grouped by hint, in order of the first occurrence of each hint."""
     first = {outcome.hint: place for place, outcome in reversed(list(enumerate(outcomes)))}
     return sorted(outcomes, key=lambda outcome: first[outcome.hint])
 
@@ -110,8 +113,8 @@ def _batches(day: Day) -> RenderableType:
         if not result.job.single:
             carried = sum(counted[record_id] for record_id in result.job.ids)
             name = f"{result.job.name} {size} {result.job.module}"
-            told = f"{name:<20} {result.attempts} sends, {carried:>3} records sent"
-            lines.append(Text.assemble(told, (f"  (resending all: {result.attempts * size})", "dim")))
+            line = f"{name:<20} {result.attempts} sends, {carried:>3} records sent"
+            lines.append(Text.assemble(line, (f"  (resending all: {result.attempts * size})", "dim")))
     return Group(*lines)
 
 
@@ -120,7 +123,7 @@ def _cost(day: Day) -> str:
     return (
         f"{counts['jobs']} jobs on {counts['records']} records in {day.seconds:.1f} s: {counts['calls']} calls "
         f"({counts['diagnosis_calls']} of them to learn why a record is blocked), {counts['credits']} API credits, "
-        f"{counts['refusals']} refusals met, {counts['waited']:.1f} s waited by all threads together."
+        f"{counts['refusals']} refusals, {counts['waited']:.1f} s waited in total over all threads."
     )
 
 

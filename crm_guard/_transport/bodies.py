@@ -1,35 +1,73 @@
-"""Between `requests` and the pure modules: bodies read with a limit, copies of requests, responses made anew."""
+"""Response bodies, read within a size and a time, and put back for whoever reads next."""
 
 from __future__ import annotations
 
-import http.client
 import io
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from requests import Request
-from requests.cookies import extract_cookies_to_jar
-from requests.exceptions import ConnectTimeout
-from requests.utils import rewind_body
-from urllib3 import HTTPHeaderDict, HTTPResponse, Retry, Timeout
+from urllib3 import HTTPHeaderDict, HTTPResponse, Timeout
 from urllib3.exceptions import HTTPError as TransportError
-from urllib3.exceptions import InvalidHeader, NewConnectionError
 
-from crm_guard.remaining import own_copy
+from crm_guard._base.codes import UNAUTHORIZED
+from crm_guard._protocol.inspection import READ_METHODS, may_hold_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from requests import PreparedRequest, Response
-    from requests.adapters import HTTPAdapter
 
-    from crm_guard._protocol.approval import Probe
-
-_FRAMING: Final = ("Content-Encoding", "Transfer-Encoding", "Content-Length")
 _PIECE: Final = 64 * 1024
-_MOST_COOKIES: Final = 100
-_LONGEST_REASON: Final = 100
+_CHALLENGES: Final = frozenset({UNAUTHORIZED, 407})
+"""Where a hook authenticates (NTLM), it needs the very connection that such an answer came by."""
+
+
+class BufferedResponse(HTTPResponse):
+    """A response whose body is no socket's: the stock stream of pieces "as they come" would never end.
+
+    Attributes:
+        lent: The connection that the body came by, to be looked at: the pool may have it back already.
+    """
+
+    lent: Any = None
+
+    @property
+    def connection(self) -> Any:
+        """The connection that the body came by, None once it was read."""
+        return None if self.closed else self.lent
+
+    def stream(self, amt: int | None = _PIECE, decode_content: bool | None = None) -> Generator[bytes]:
+        if amt is not None:
+            yield from super().stream(amt, decode_content)
+            return
+        while piece := self.read1(_PIECE, decode_content):
+            yield piece
+
+
+def inspectable_body(
+    request: PreparedRequest, response: Response, limit: int, *, stream: bool, timeout: Any, **_: Any
+) -> bytes | None:
+    """Return the body if items may be in it; read nothing that is not JSON, or belongs to a successful read.
+
+    Args:
+        request: The request.
+        response: Its answer.
+        limit: Bytes, after decompression.
+        stream: As given to the adapter.
+        timeout: As given to the adapter.
+    """
+    status = response.status_code
+    if request.method in READ_METHODS and not may_hold_items(status, reads=True):
+        return None
+    kind = response.headers.get("Content-Type")
+    if kind and "json" not in kind.lower():
+        return None
+    hooks = request.hooks.get("response")  # these look at the answer before the session reads it
+    if hooks and status in _CHALLENGES:
+        return None
+    within = read_timeout(timeout) if stream else None
+    return bounded_body(response, limit, unread=stream or hooks, within=within)
 
 
 def bounded_body(response: Response, limit: int, *, unread: bool, within: float | None = None) -> bytes | None:
@@ -126,28 +164,6 @@ def _as_it_comes(raw: HTTPResponse) -> bytes:
         return raw.read(_PIECE, decode_content=False)
 
 
-class _Again(HTTPResponse):
-    """A response whose body is no socket's: the stock stream of pieces "as they come" would never end.
-
-    Attributes:
-        lent: The connection that the body came by, to be looked at: the pool may have it back already.
-    """
-
-    lent: Any = None
-
-    @property
-    def connection(self) -> Any:
-        """The connection that the body came by, None once it was read."""
-        return None if self.closed else self.lent
-
-    def stream(self, amt: int | None = _PIECE, decode_content: bool | None = None) -> Generator[bytes]:
-        if amt is not None:
-            yield from super().stream(amt, decode_content)
-            return
-        while piece := self.read1(_PIECE, decode_content):
-            yield piece
-
-
 class _Rewound(io.RawIOBase):
     """A stream whose beginning has been read already: gives it again, and then goes on with the rest.
 
@@ -178,7 +194,7 @@ class _Rewound(io.RawIOBase):
         if unpacked:
             headers = HTTPHeaderDict(headers)
             headers.discard("Content-Encoding")
-        again = _Again(
+        again = BufferedResponse(
             body=self,
             headers=headers,
             status=self._rest.status,
@@ -249,175 +265,6 @@ class _Rewound(io.RawIOBase):
         self._rest.close()
         self._rest.release_conn()
         super().close()
-
-
-def discard(response: Response) -> None:
-    """Let go of a response that nobody will read. Its connection serves again only if the body was read already."""
-    try:
-        response.close()
-    except Exception:  # noqa: BLE001 (nobody wants this body)
-        return
-
-
-def replayable(request: PreparedRequest) -> bool:
-    """Tell whether the body can be sent a second time: bytes, text, or a file that can be rewound."""
-    body: object = request.body
-    if body is None or isinstance(body, bytes | str):
-        return True
-    return isinstance(_position(request), int) and not getattr(body, "closed", False)
-
-
-def body_bytes(request: PreparedRequest) -> bytes | None:
-    """Return the body to look into, None if it is a stream that cannot be rewound."""
-    if not isinstance(_position(request), int):
-        return plain_body(request)
-    body = cast("Any", request.body)
-    try:
-        place = body.tell()
-        rewind_body(request)
-        try:
-            return _as_bytes(body.read())
-        finally:
-            body.seek(place)  # it may yet have to be sent from here
-    except Exception:  # noqa: BLE001 (closed meanwhile, a pipe, or an object of the caller's that raises its own)
-        return None
-
-
-def plain_body(request: PreparedRequest) -> bytes | None:
-    """Return the body if it is bytes or text, None if it is a stream: nothing is read or moved."""
-    return _as_bytes(request.body)
-
-
-def copy_of(request: PreparedRequest, url: str | None, body: bytes | None) -> PreparedRequest:
-    """Copy a request, with another URL or body where given, ready to be sent. The original is not changed."""
-    copy = own_copy(request)
-    copy.url = url or copy.url
-    if body is not None:
-        copy.body = body
-        vars(copy)["_body_position"] = None  # bytes are not rewound
-        copy.headers["Content-Length"] = str(len(body))
-        copy.headers.pop("Transfer-Encoding", None)
-    elif isinstance(_position(copy), int):
-        rewind_body(copy)
-    return copy
-
-
-def probe_request(probe: Probe) -> PreparedRequest:
-    """Make the request of a diagnosis: none of the session's headers, cookies or hooks."""
-    return Request("GET", probe.url, headers=dict(probe.headers)).prepare()
-
-
-def remade(
-    adapter: HTTPAdapter,
-    request: PreparedRequest,
-    latest: Response,
-    status: int,
-    reason: str | None,
-    body: bytes,
-    content_type: str | None,
-) -> Response:
-    """Make a response with the headers of `latest`, and another status and body."""
-    headers = HTTPHeaderDict(getattr(latest.raw, "headers", None) or latest.headers)
-    for name in _FRAMING:
-        headers.discard(name)
-    headers["Content-Length"] = str(len(body))
-    if content_type is not None:
-        headers["Content-Type"] = content_type
-    raw = _Again(
-        body=io.BytesIO(body),
-        headers=headers,
-        status=status,
-        version=getattr(latest.raw, "version", 11),
-        reason=reason or http.client.responses.get(status, ""),
-        preload_content=False,
-        original_response=getattr(latest.raw, "_original_response", None),
-        request_method=request.method,
-        request_url=request.url,
-    )
-    return adapter.build_response(request, raw)
-
-
-class Trail:
-    """What is kept of the answers to one call that are let go: little, however many and large they were.
-
-    Attributes:
-        content_type: The `Content-Type` of the last answer that spoke of records.
-    """
-
-    def __init__(self) -> None:
-        self.content_type: str | None = None
-        self._cookies: dict[tuple[str, ...], str] = {}
-        self._reasons: dict[int, str] = {}
-
-    def note(self, response: Response, *, speaks: bool) -> None:
-        """Take note of an answer, and of whether it speaks of records."""
-        self._reasons[response.status_code] = (response.reason or "")[:_LONGEST_REASON]
-        if speaks:
-            self.content_type = response.headers.get("Content-Type")
-
-    def leave(self, response: Response) -> None:
-        """Let go of an answer that is not the caller's result, but for its cookies."""
-        for cookie in _cookies(response):
-            self._cookies.pop(_place_of(cookie), None)
-            self._cookies[_place_of(cookie)] = cookie
-        for place in list(self._cookies)[:-_MOST_COOKIES]:
-            del self._cookies[place]
-        discard(response)
-
-    def reason(self, status: int) -> str | None:
-        """Return the reason phrase that an answer with this status came with."""
-        return self._reasons.get(status)
-
-    def carry_cookies(self, final: Response) -> None:
-        """Add the cookies of earlier answers to the final one: a session sees only that."""
-        message = getattr(getattr(final.raw, "_original_response", None), "msg", None)
-        if message is None or not self._cookies:
-            return
-        own = message.get_all("Set-Cookie") or []
-        del message["Set-Cookie"]
-        for cookie in (*self._cookies.values(), *own):  # the last word on a name wins
-            message.add_header("Set-Cookie", cookie)
-        self._cookies.clear()
-        extract_cookies_to_jar(  # type: ignore[no-untyped-call]
-            final.cookies, final.request, final.raw
-        )
-
-
-def seconds_to_wait(response: Response) -> float | None:
-    """Read `Retry-After`: CRM documents none, and it is honoured where a proxy or CRM sends one."""
-    value = response.headers.get("Retry-After")
-    if value is None:
-        return None
-    try:
-        return float(Retry().parse_retry_after(value))
-    except (InvalidHeader, ValueError, OverflowError):
-        return None
-
-
-def never_sent(error: BaseException) -> bool:
-    """Tell whether an error proves that no byte of the request reached CRM."""
-    cause = getattr(error.args[0], "reason", None) if error.args else None
-    return isinstance(error, ConnectTimeout) or isinstance(cause, NewConnectionError)
-
-
-def _cookies(response: Response) -> list[str]:
-    message = getattr(getattr(response.raw, "_original_response", None), "msg", None)
-    return (message.get_all("Set-Cookie") or []) if message is not None else []
-
-
-def _place_of(cookie: str) -> tuple[str, ...]:
-    """Return what a later `Set-Cookie` must share to replace this one: its name, domain and path."""
-    pair, *attributes = (part.strip() for part in cookie.split(";"))
-    scope = sorted(part.lower() for part in attributes if part.lower().startswith(("domain=", "path=")))
-    return pair.partition("=")[0], *scope
-
-
-def _as_bytes(body: object) -> bytes | None:
-    return body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else None
-
-
-def _position(request: PreparedRequest) -> object:
-    return getattr(request, "_body_position", None)
 
 
 def read_timeout(timeout: Any) -> float | None:

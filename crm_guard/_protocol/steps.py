@@ -1,0 +1,150 @@
+"""What a conversation asks of its driver, and how it ends: plain values. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from crm_guard._protocol.answer import Answer
+    from crm_guard._protocol.merge import Merged
+    from crm_guard._protocol.request_records import Part
+    from crm_guard.events import GuardEvent
+    from crm_guard.outcomes import CallError, GiveUpReason, RecordOutcome
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send the request, changed as `part` says; reply with the :class:`Answer`.
+
+    Attributes:
+        part: What to change.
+        again: Whether it was sent before: then a copy is sent, with renewed credentials.
+    """
+
+    part: Part
+    again: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait until some records should be sent (again); reply with :class:`Waited`.
+
+    Attributes:
+        keys: The records, each `"origin|record id"`; none where they have no ids to share.
+        delay: Seconds to wait if nobody else knows better.
+        deadline: Instant at which the wait ends in any case.
+        event: What to tell the hooks, with the seconds that the wait will take.
+    """
+
+    keys: frozenset[str]
+    delay: float
+    deadline: float
+    event: GuardEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """How a wait ended.
+
+    Attributes:
+        go: The keys to send now.
+        reason: Why it ended before its time, else None.
+    """
+
+    go: frozenset[str] = frozenset()
+    reason: GiveUpReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Tell other calls what CRM just said of some records. No reply.
+
+    Attributes:
+        locked: Keys that are still locked.
+        free: Keys that are not.
+    """
+
+    locked: frozenset[str]
+    free: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask CRM for approval states; reply with `$approval_state` by record id, as far as it could be learnt.
+
+    Attributes:
+        module: The records' module.
+        ids: The records.
+    """
+
+    module: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell the hooks of an event. No reply. The driver adds the seconds waited."""
+
+    event: GuardEvent
+
+
+Step: TypeAlias = Send | Wait | Share | Ask | Tell
+
+
+class Broken(BaseException, Generic[R]):
+    """What the driver throws into a conversation that something broke off. The conversation ends, and asks no more.
+
+    Attributes:
+        reason: `FOLLOW_UP` after an error of the transport, `INTERRUPTED` after a Ctrl-C or the like.
+        error: That error.
+        sends: How many sends had begun.
+        arrived: Whether the most recent of these may have reached CRM.
+        answer: The answer to it, where all of it had come.
+    """
+
+    def __init__(
+        self,
+        reason: GiveUpReason,
+        error: CallError | None = None,
+        *,
+        sends: int = 1,
+        arrived: bool = True,
+        answer: Answer[R] | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason, self.error = reason, error
+        self.sends, self.arrived, self.answer = sends, arrived, answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending(Generic[R]):
+    """How a conversation ended.
+
+    Attributes:
+        answer: The most recent answer; None where none came.
+        merged: Status and body of the result if it is made of several answers; None if `answer` is the result.
+        outcomes: What became of each record.
+        attempts: Sends.
+        reason: Why waiting stopped.
+        retry_after: Seconds after which a later try makes sense.
+        error: What failed the call, or its most recent send, as a whole.
+        remaining: What to change in the request to send the records that are still locked later, if any.
+        events: What is left to tell the hooks.
+        raises: Whether `raise_on` asks to raise for blocked records.
+        keeps_results: Whether some record has a final result, which an exception must carry.
+    """
+
+    answer: Answer[R] | None
+    merged: Merged | None = None
+    outcomes: tuple[RecordOutcome, ...] = ()
+    attempts: int = 1
+    reason: GiveUpReason | None = None
+    retry_after: float | None = None
+    error: CallError | None = None
+    remaining: Part | None = None
+    events: tuple[GuardEvent, ...] = ()
+    raises: bool = False
+    keeps_results: bool = False
