@@ -240,6 +240,8 @@ class TestADiagnosis:
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS["headers"]]
 
         def interrupted(wake, timeout):
+            while hostile.scripts:  # until the question has arrived
+                time.sleep(0.001)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(crm_guard._transport.diagnosis.Wake, "wait", interrupted)

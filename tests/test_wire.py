@@ -177,7 +177,7 @@ class TestAStreamThatWasLookedInto:
     @pytest.mark.parametrize("way", WAYS)
     def test_is_waited_out_where_it_holds_a_lock(self, serve, server, session, way):
         guard = session.get_adapter("http://")
-    guard.context = replace(guard.context, settings=GuardSettings(timeout=0, max_inspect_bytes=LIMIT))
+        guard.context = replace(guard.context, settings=GuardSettings(timeout=0, max_inspect_bytes=LIMIT))
         serve(REFUSAL, way, status=400)
         with pytest.raises(RecordLockedError) as caught:
             session.put(server.url, stream=True)
@@ -441,10 +441,7 @@ class TestRetryAfter:
         assert seconds_to_wait(response.headers.get("Retry-After")) == wanted
 
     def test_of_absurd_size_is_no_endless_wait(self):
-        assert seconds_to_wait(response.headers.get("Retry-After")) in {
-            None,
-            21_600.0,
-        }  # newer releases of urllib3 have a ceiling
+        assert seconds_to_wait("9" * 400) in {None, 21_600.0}  # newer releases of urllib3 have a ceiling
 
     def test_may_be_a_date(self):
         response = requests.Response()
