@@ -1,30 +1,28 @@
-"""The adapter: sends each call, looks at its answer, and leaves what met a refusal to a conversation."""
+"""The adapter: sends each call, inspects its answer, and hands a call that met a refusal to a driver."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import threading
-import warnings
-from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeGuard, Unpack, cast, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, Unpack, overload
 
-import msgspec
 from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
 
 from crm_guard._base.imports import first_import
 from crm_guard._protocol.address import tail_finder
 from crm_guard._protocol.inspection import marked
+from crm_guard._transport.advice import warn, warn_of_multiplied_sends
 from crm_guard._transport.bodies import inspectable_body
 from crm_guard._transport.context import Channel, Context
 from crm_guard._transport.fork import remember, remembered, renew_connections
+from crm_guard._transport.nesting import passage, send_through
 from crm_guard._transport.options import check_options, split_positional
-from crm_guard._transport.retries import unsafe_repeats, warning_about
+from crm_guard._transport.registries import blocks_greenlets, for_greenlets, make_registry
+from crm_guard._transport.retries import unsafe_repeats
 from crm_guard.clock import SystemClock
-from crm_guard.locks import LockRegistry, MemoryLockRegistry, Unshared
 from crm_guard.settings import GuardSettings, Source, load_settings
 
 if TYPE_CHECKING:
@@ -36,26 +34,18 @@ if TYPE_CHECKING:
 
     from crm_guard._transport.driver import Driver
     from crm_guard._transport.options import AdapterOptions, OwnOptions
-    from crm_guard._transport.tap import Tap
     from crm_guard.clock import Clock
     from crm_guard.events import GuardHook
+    from crm_guard.locks import LockRegistry
 
 _CALL: Final = "GuardAdapter("
 _NESTED: Final = "a guard sends through another guard: waits and sends would multiply, so the inner one only sends"
-_PATCHED: Final = (
-    "gevent patched this process after the guard's lock registry had begun its threads, so that from here on locks "
-    "are shared within this process only. Call patch_all() before the first guard is made"
-)
-_FOREIGN: Final = (
-    "this guard was given a {kind}, and serves sessions of `requests` alone: another library would send the "
-    "request, and then fail on the answer. Nothing was sent. Mount the guard on a requests.Session"
-)
 
 
 class GuardAdapter(HTTPAdapter):
-    """A `requests` transport adapter that waits out CRM's passing locks, and explains its other refusals.
+    """A `requests` transport adapter that waits out CRM's transient locks, and explains its other refusals.
 
-    Mount it on a session; URLs that are no CRM calls pass as if it were a plain `HTTPAdapter`. A CRM call whose
+    Mount it on a session; other URLs pass as through a plain `HTTPAdapter`. A CRM call whose
     records are locked by an image check waits and is sent again, but only for the records that CRM refused. One
     adapter may be used from any number of threads. The caller's request is never changed.
 
@@ -158,7 +148,7 @@ class GuardAdapter(HTTPAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send a request; where CRM refuses records for a passing lock, wait and send these again.
+        """Send a request; where CRM refuses records for a transient lock, wait and send these again.
 
         Raises:
             RecordLockedError: Records are locked, and CRM applied nothing of the call (see `raise_on`).
@@ -167,9 +157,9 @@ class GuardAdapter(HTTPAdapter):
             requests.RequestException: As from any adapter.
         """
         if not isinstance(request, PreparedRequest):
-            raise TypeError(_FOREIGN.format(kind=f"{type(request).__module__}.{type(request).__qualname__}"))
+            raise TypeError(_foreign(request))
         tail = self.tail_of(request.url or "")
-        if tail < 0 or (_passage.get().open and self._warn_of_nesting()):
+        if tail < 0 or (passage.get().open and self._warn_of_nesting()):
             return self.transmit(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
         options = {"stream": stream, "timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
         context = self.context
@@ -183,9 +173,8 @@ class GuardAdapter(HTTPAdapter):
                     return driver.lead()
                 driver = None
             response = self.transmit(request, **options)
-            body = inspectable_body(
-                request, response, context.settings.max_inspect_bytes, stream=stream, timeout=timeout
-            )
+            limit = context.settings.max_inspect_bytes
+            body = inspectable_body(request, response, limit, stream=stream, timeout=timeout)
             if body is None or not marked(body):
                 return response
             driver = self._driver(request, tail, token, options)
@@ -219,7 +208,7 @@ class GuardAdapter(HTTPAdapter):
         """
         self.context.stops.stop()
 
-    def renew(self, context: Context) -> None:
+    def start_over(self, context: Context) -> None:
         """Start over in a forked process: with no connection of its parent, and a `context` of its own."""
         renew_connections(self)
         self.context = context
@@ -251,54 +240,26 @@ class GuardAdapter(HTTPAdapter):
             request: The request.
             **options: The keyword arguments of `HTTPAdapter.send`.
         """
-        return super().send(request, **options) if self.inner is None else self._send_through(request, **options)
-
-    def _send_through(self, request: PreparedRequest, **options: Any) -> Response:
-        """Send through the inner adapter."""
-        inner = cast("BaseAdapter", self.inner)
+        inner = self.inner
+        if inner is None:
+            return super().send(request, **options)
         if isinstance(inner, GuardAdapter):
             return inner.transmit(request, **options)
-        passage = _Passage()
-        try:
-            outer = _passage.set(passage)
-            try:
-                passage.open = True
-                response = inner.send(request, **options)
-            finally:
-                passage.open = False
-                _passage.reset(outer)
-        except BaseException:
-            passage.open = False  # an interrupt may have come before the other one; closed, it may stay set
-            raise
+        response = send_through(inner, request, options)
         response.connection = self  # digest auth sends its second try through this
         return response
-
-    def _tapped(self, tap: Tap) -> Callable[..., Response]:
-        """Return a :meth:`transmit` whose own connections `tap` watches."""
-        twin = object.__new__(type(self))
-        vars(twin).update(vars(self))
-        choose = self.get_connection_with_tls_context
-        vars(twin)["get_connection_with_tls_context"] = lambda *args, **given: tap.over(choose(*args, **given))
-        return twin.transmit
 
     def _driver(self, request: PreparedRequest, tail: int, token: object, options: Mapping[str, Any]) -> Driver:
         with first_import:
             from crm_guard._transport.driver import Driver  # noqa: PLC0415 (programs that meet no lock do without)
+            from crm_guard._transport.tap import tapped  # noqa: PLC0415
 
-        if _outdated(self.context.locks):
-            self._share_among_greenlets()
-        channel = Channel(self.transmit, self._tapped, self.build_response, self.repeats)
-        return Driver(self.context, channel, request, options, tail, token)
-
-    def _share_among_greenlets(self) -> None:
-        """Replace a lock registry that greenlets cannot wait for: gevent patched `threading` after it was made."""
         context = self.context
-        if type(context.locks) is not MemoryLockRegistry:  # it has threads, which are not greenlets
-            policy = msgspec.structs.replace(context.settings, lock_registry="memory")
-            self.context = context = replace(context, locks=_make_registry(policy, self._given.clock))
-            warn(_PATCHED)
-        if _outdated(context.locks):
-            context.locks.reset()
+        if blocks_greenlets(context.locks):
+            locks = for_greenlets(context.locks, context.settings, self._given.clock)
+            self.context = context = replace(context, locks=locks)
+        channel = Channel(self.transmit, partial(tapped, self), self.build_response, self.repeats)
+        return Driver(context, channel, request, options, tail, token)
 
     def _warn_of_nesting(self) -> bool:
         """Warn, once, that another guard is sending through this one, unknown to it. Return True."""
@@ -306,6 +267,14 @@ class GuardAdapter(HTTPAdapter):
             self._warned = True
             warn(_NESTED)
         return True
+
+
+def _foreign(request: object) -> str:
+    kind = f"{type(request).__module__}.{type(request).__qualname__}"
+    return (
+        f"this guard was given a {kind}, and serves sessions of `requests` alone: another library would send the "
+        "request, and then fail on the answer. Nothing was sent. Mount the guard on a requests.Session"
+    )
 
 
 class _Given(NamedTuple):
@@ -321,35 +290,8 @@ class _Given(NamedTuple):
         """Return a new context."""
         locks = self.lock_registry
         if locks is None:  # an empty registry is false
-            locks = _make_registry(self.settings, self.clock)
+            locks = make_registry(self.settings, self.clock)
         return Context(self.settings, self.hooks, self.refresh, self.clock or SystemClock(), locks)
-
-
-def _make_registry(settings: GuardSettings, clock: Clock | None) -> LockRegistry:
-    """Make the registry of a guard, or find that which it shares: instants of a clock of its own are its alone."""
-    if not settings.share_locks:
-        return Unshared()
-    pace = settings.wake_at_once
-    if settings.lock_registry == "memory":
-        return MemoryLockRegistry(wake_at_once=pace) if clock else _process_registry(pace)
-    with first_import:  # an optional dependency
-        from crm_guard.locks.redis import RedisLockRegistry, shared_registry  # noqa: PLC0415
-
-    url, longest = settings.lock_registry, settings.wait_max
-    if clock is None:
-        return shared_registry(url, wake_at_once=pace, wait_max=longest)
-    return RedisLockRegistry(url, wake_at_once=pace, wait_max=longest, clock=clock)
-
-
-def _outdated(locks: LockRegistry) -> TypeGuard[MemoryLockRegistry]:
-    """Return whether a registry has a mutex of another kind than `threading` makes now."""
-    return isinstance(locks, MemoryLockRegistry) and type(locks.mutex) is not type(threading.Lock())
-
-
-@functools.cache
-def _process_registry(wake_at_once: int) -> MemoryLockRegistry:
-    """Return the registry that all adapters of the process share: many programs use one session per thread."""
-    return MemoryLockRegistry(wake_at_once=wake_at_once)
 
 
 def _renew_all() -> None:
@@ -360,45 +302,11 @@ def _renew_all() -> None:
         if isinstance(adapter, GuardAdapter):
             before.append(adapter.context)
             if id(adapter.context) not in renewed:
-                renewed[id(adapter.context)] = adapter.context.renewed()
-            adapter.renew(renewed[id(adapter.context)])
+                renewed[id(adapter.context)] = adapter.context.for_child()
+            adapter.start_over(renewed[id(adapter.context)])
         else:
             renew_connections(adapter)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
-
-
-class _Passage:
-    """One send through a guard's inner adapter.
-
-    Attributes:
-        open: Whether it is under way. A context that was copied meanwhile may outlive it, as that of a greenlet or
-            a task that was begun inside.
-    """
-
-    open = False
-
-
-_passage: Final = ContextVar("crm_guard_passage", default=_Passage())  # noqa: B039 (this one is never opened)
-"""The innermost send through an inner adapter that this thread, task or greenlet is in, or came from."""
-
-
-def warn_of_multiplied_sends(*layers: BaseAdapter | None) -> bool:
-    """Warn, once, if a layer below the guard repeats by status and may repeat a write; return whether it may."""
-    text = next(filter(None, (warning_about(getattr(layer, "max_retries", None)) for layer in layers)), "")
-    if text:
-        warn(text)
-    return bool(text)
-
-
-def warn(message: str) -> None:
-    """Warn, at the line of the program that called us, be it through `requests`."""
-    with first_import:
-        import inspect  # noqa: PLC0415 (costs more than the guard does, and is rarely needed)
-
-    frame, level = inspect.currentframe(), 1
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("crm_guard", "requests"):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)

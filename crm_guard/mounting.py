@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack, cast
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 
+from crm_guard._transport.advice import warn, warn_of_multiplied_sends
 from crm_guard._transport.options import check_options
-from crm_guard.adapter import GuardAdapter, warn, warn_of_multiplied_sends
+from crm_guard.adapter import GuardAdapter
 from crm_guard.settings import GuardSettings, load_settings
 
 if TYPE_CHECKING:

@@ -46,8 +46,8 @@ class Context:
     scopes: ScopeMemory = field(default_factory=ScopeMemory)
     late: dict[str, threading.Thread] = field(default_factory=dict)
 
-    def renewed(self) -> Context:
-        """Return the context for a forked process. A lock registry renews itself."""
+    def for_child(self) -> Context:
+        """Return the context for a forked process. A lock registry resets itself."""
         return replace(self, stops=Stops(), scopes=ScopeMemory(), late={})
 
 

@@ -1,25 +1,17 @@
-"""Drives one conversation: performs its steps on `requests`, the clock, the lock registry and the hooks."""
+"""Leads one call to its end: drives its conversation, and turns the ending into a response or an exception."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from crm_guard._base.retry_after import seconds_to_wait
 from crm_guard._protocol.address import Address
-from crm_guard._protocol.answer import Answer, read_answer
-from crm_guard._protocol.approval import build_probes
 from crm_guard._protocol.conversation import Conversation
 from crm_guard._protocol.request_records import read_request
-from crm_guard._protocol.steps import Ask, Broken, Ending, Send, Share, Tell, Wait, Waited
-from crm_guard._transport.bodies import body_at_hand, bounded_body, inspectable_body, read_timeout
-from crm_guard._transport.diagnosis import ask
-from crm_guard._transport.hooks import emit
-from crm_guard._transport.messages import Trail, body_bytes, copy_of, never_sent, remade, replayable
-from crm_guard._transport.tap import Tap
-from crm_guard.clock import Wake
-from crm_guard.locks import Unshared, WaitContext
+from crm_guard._protocol.steps import Broken, Ending
+from crm_guard._transport.bodies import bounded_body, read_timeout
+from crm_guard._transport.messages import body_bytes, copy_of, never_sent, remade, replayable
+from crm_guard._transport.performer import Performer
 from crm_guard.outcomes import CallError, GiveUpReason
 from crm_guard.remaining import RemainingRequest
 from crm_guard.report import GuardError, GuardReport, attach_report
@@ -31,10 +23,7 @@ if TYPE_CHECKING:
 
     from crm_guard._protocol.conversation import Steps
     from crm_guard._protocol.request_records import Part
-    from crm_guard._protocol.steps import Step
     from crm_guard._transport.context import Channel, Context
-    from crm_guard.events import GuardEvent
-    from crm_guard.locks import LockRegistry, Waiter
 
 
 class Driver:
@@ -60,36 +49,17 @@ class Driver:
     ) -> None:
         self._context, self._channel = context, channel
         self._request, self._options = request, options
-        self._headers = request.headers  # of the most recent send: a diagnosis goes with these
-        self._address = Address(request.url or "", tail)
-        method, external = request.method or "", "X-EXTERNAL" in request.headers
-        self._named = read_request(method, self._address, lambda: body_bytes(request), external=external)
+        address, method = Address(request.url or "", tail), request.method or ""
+        external = "X-EXTERNAL" in request.headers
+        named = read_request(method, address, lambda: body_bytes(request), external=external)
         self._conversation: Conversation[Response] = Conversation(
-            self._named,
-            self._address,
-            method,
-            context.settings,
-            random.random,
-            replayable=replayable(request),
+            named, address, method, context.settings, random.random, replayable=replayable(request)
         )
-        self._sends = self._probes = 0
-        self._received: Response | None = None  # the answer to the most recent send,
-        self._answer: Answer[Response] | None = None  # and what it says
+        self._performer = Performer(context, channel, request, options, address, named, token)
         self._kept: Response | None = None  # the answer that the conversation holds
-        self._trail = Trail()
         self._ending: Ending[Response] | None = None
         self._concluded: tuple[Response | None, GuardReport] | None = None
         self._end_told = False
-        self._waited = 0.0
-        self._asleep_since: float | None = None
-        self._waiting: GuardEvent | None = None
-        self._token = token
-        self._wake = Wake()
-        self._waiter = self._waiter_of(context.locks)
-        self._lone = self._waiter_of(Unshared())
-
-    def _waiter_of(self, registry: LockRegistry) -> Waiter:
-        return registry.waiter(WaitContext(self._context.clock, self._wake, self._stopped, self._announce))
 
     def known_locked(self) -> bool:
         """Return whether all records of the call are known to be locked, so that asking CRM is pointless."""
@@ -98,8 +68,7 @@ class Driver:
 
     def take(self, response: Response, body: bytes) -> None:
         """Take over the first answer: from here on, whoever sent the request need not keep it."""
-        self._sends, self._received = 1, response
-        self._answer = self._read(response, body)
+        self._performer.take(response, body)
 
     def lead(self) -> Response:
         """Lead the call from the answer that was taken over, or else from a wait for its first send, to its result.
@@ -109,24 +78,20 @@ class Driver:
                 have their results.
             requests.RequestException: The transport failed, and no record has a result.
         """
-        if self._answer is None:
+        first = self._performer.answer
+        if first is None:
             self._request.path_url  # noqa: B018 (one that lacks its credentials fails now, and not after the wait)
         try:
-            self._context.stops.watch(self._wake, self._token)
+            self._performer.begin()
             try:
-                ending = self._drive(self._conversation.run(self._answer, self._context.clock.now()))
+                ending = self._drive(self._conversation.run(first, self._context.clock.now()))
             except Exception as exc:  # noqa: BLE001 (results must survive whatever comes; always raised again)
                 self._break_off(exc)
             if ending is None:
-                return cast("Response", self._received)
+                return cast("Response", self._performer.received)
             return self._finish(ending)
         finally:
-            self.leave()
-
-    def leave(self) -> None:
-        """Remove this call from the lock registry and `stop_waiting()`. Safe to repeat."""
-        self._context.stops.unwatch(self._wake)
-        self._waiter.leave()
+            self._performer.leave()
 
     def interrupted(self, cause: BaseException, first: Response | None, *, sent: bool) -> None:
         """Attach to a Ctrl-C or the like a report of all that is known, and tell the hooks. Asks nobody for more.
@@ -136,10 +101,10 @@ class Driver:
             first: The answer to the first send, where it was not taken over yet.
             sent: Whether that send had begun, where it was not ours.
         """
-        self.leave()
+        self._performer.leave()
         if first is not None:
-            self._received = first
-        self._sends = max(self._sends, int(sent))
+            self._performer.received = first
+        self._performer.sends = max(self._performer.sends, int(sent))
         ending = self._ending or self._conversation.end(self._broken(cause))
         _, report = self._conclude(ending)
         attach_report(cause, report)
@@ -165,95 +130,12 @@ class Driver:
                     return self._ending
                 self._drop_superseded()
                 reply = None
-                reply = self._perform(step)
+                reply = self._performer.perform(step)
         except BaseException as cause:
             self._ending = self._end(steps, cause)
             raise
         finally:
             steps.close()
-
-    def _perform(self, step: Step) -> object:
-        match step:
-            case Send():
-                return self._send(step)
-            case Wait():
-                return self._wait(step)
-            case Ask():
-                return self._ask(step)
-            case Share():
-                self._waiter.verdict(locked=step.locked, free=step.free)
-            case Tell():
-                self._tell(step.event)
-        return None
-
-    def _send(self, step: Send) -> Answer[Response]:
-        request = self._request
-        if step.again:
-            request = copy_of(request, step.part.url, step.part.body)
-            if self._context.refresh is not None:
-                self._context.refresh(request)
-                self._headers = request.headers
-        self._received = self._answer = None
-        self._sends += 1
-        self._received = response = self._channel.transmit(request, **self._options)
-        limit = self._context.settings.max_inspect_bytes
-        self._answer = answer = self._read(response, inspectable_body(request, response, limit, **self._options))
-        return answer
-
-    def _read(self, response: Response, body: bytes | None) -> Answer[Response]:
-        answer = read_answer(
-            response,
-            response.status_code,
-            body,
-            self._named,
-            credits=response.headers.get("X-API-CREDITS-REMAINING"),
-            retry_after=seconds_to_wait(response.headers.get("Retry-After")),
-            at=self._context.clock.now(),
-        )
-        self._trail.note(response, has_items=answer.envelope is not None)
-        return answer
-
-    def _wait(self, step: Wait) -> Waited:
-        if self._stopped():
-            return Waited(reason=GiveUpReason.STOPPED)
-        self._waiting = step.event
-        waiter = self._waiter if step.keys else self._lone
-        self._asleep_since = self._context.clock.now()
-        try:
-            go = waiter.wait(step.keys or {""}, step.delay, step.deadline)
-        finally:
-            self._waited, self._asleep_since = self._waited_so_far(), None
-        if go:
-            return Waited(go)
-        return Waited(reason=GiveUpReason.STOPPED if self._stopped() else GiveUpReason.TIMEOUT)
-
-    def _ask(self, step: Ask) -> Mapping[str, str]:
-        tap = Tap()
-        states, sent = ask(
-            build_probes(url=self._address.url, module=step.module, ids=step.ids, headers=self._headers),
-            self._channel.tapped(tap),
-            self._context.scopes,
-            self._context.late,
-            origin=self._address.origin,
-            options=self._options,
-            cut=tap.cut,
-        )
-        self._probes += sent
-        return states
-
-    def _tell(self, event: GuardEvent) -> None:
-        emit(self._context.hooks, replace(event, waited=self._waited_so_far()))
-
-    def _announce(self, delay: float) -> None:
-        if self._waiting is not None:
-            self._tell(replace(self._waiting, delay=delay))
-
-    def _stopped(self) -> bool:
-        return self._context.stops.token is not self._token
-
-    def _waited_so_far(self) -> float:
-        asleep = 0.0 if self._asleep_since is None else self._context.clock.now() - self._asleep_since
-        return self._waited + asleep
 
     def _drop_superseded(self) -> None:
         """Close the answer that the conversation held before the one that it holds now."""
@@ -262,7 +144,7 @@ class Driver:
             return
         superseded, self._kept = self._kept, latest.response
         if superseded is not None:
-            self._trail.drop(superseded)
+            self._performer.trail.drop(superseded)
 
     # -- the end
 
@@ -281,16 +163,9 @@ class Driver:
         arrived = self._channel.repeats or not never_sent(cause)
         if isinstance(cause, Exception):
             error = CallError(code=type(cause).__name__)
-            return Broken(GiveUpReason.FOLLOW_UP, error, sends=self._sends, arrived=arrived)
-        answer = self._answer_at_hand()  # one that has come whole counts
-        return Broken(GiveUpReason.INTERRUPTED, sends=self._sends, arrived=arrived, answer=answer)
-
-    def _answer_at_hand(self) -> Answer[Response] | None:
-        """Return the answer to the most recent send, if all of it has come."""
-        if self._answer is not None or self._received is None:
-            return self._answer
-        body = body_at_hand(self._received, self._context.settings.max_inspect_bytes)
-        return None if body is None else self._read(self._received, body)
+            return Broken(GiveUpReason.FOLLOW_UP, error, sends=self._performer.sends, arrived=arrived)
+        answer = self._performer.answer_at_hand()  # one that has come whole counts
+        return Broken(GiveUpReason.INTERRUPTED, sends=self._performer.sends, arrived=arrived, answer=answer)
 
     def _finish(self, ending: Ending[Response]) -> Response:
         """Turn an ending into the caller's response or exception."""
@@ -325,8 +200,8 @@ class Driver:
             report = GuardReport(
                 outcomes=ending.outcomes,
                 attempts=ending.attempts,
-                waited=self._waited_so_far(),
-                credits_spent=self._sends + self._probes,
+                waited=self._performer.waited,
+                credits_spent=self._performer.sends + self._performer.probes,
                 reason=ending.reason,
                 retry_after=ending.retry_after,
                 error=ending.error,
@@ -345,13 +220,15 @@ class Driver:
         self._drop_superseded()
         response, merged = ending.answer.response, ending.merged
         if merged is not None:
-            reason = self._trail.reason(merged.status)
-            kind = self._trail.content_type  # not that of the latest, which may be a gateway's page, or empty
+            reason = self._performer.trail.reason(merged.status)
+            kind = (
+                self._performer.trail.content_type
+            )  # not that of the latest, which may be a gateway's page, or empty
             build = self._channel.build_response
             result = remade(build, self._request, response, merged.status, reason, merged.body, kind)
-            self._trail.drop(response)
+            self._performer.trail.drop(response)
             response = result
-        self._trail.carry_cookies(response)
+        self._performer.trail.carry_cookies(response)
         response.request = self._request
         return response
 
@@ -362,7 +239,7 @@ class Driver:
         """Tell the hooks, once, how the call ended."""
         events, self._end_told = () if self._end_told else ending.events, True
         for event in events:
-            self._tell(event)
+            self._performer.tell(event)
 
     def _make_usable(self, response: Response) -> None:
         """Read the body as far as is bearable: an error is looked at when its call, and its connection, is gone."""

@@ -16,9 +16,22 @@ from typing import TYPE_CHECKING, Any
 from urllib3.exceptions import EmptyPoolError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from requests import Response
     from urllib3.connectionpool import ConnectionPool
 
 _OUT_OF_TIME = "the diagnosis ran out of time"
+
+
+def tapped(adapter: Any, tap: Tap) -> Callable[..., Response]:
+    """Return a `transmit` that sends as a guard's does, and whose own connections `tap` watches."""
+    twin = object.__new__(type(adapter))
+    vars(twin).update(vars(adapter))
+    choose = adapter.get_connection_with_tls_context
+    vars(twin)["get_connection_with_tls_context"] = lambda *args, **given: tap.over(choose(*args, **given))
+    transmit: Callable[..., Response] = twin.transmit
+    return transmit
 
 
 class Tap:

@@ -1,0 +1,41 @@
+"""Sends through an inner adapter, and how a guard below it knows that another guard is above."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response
+    from requests.adapters import BaseAdapter
+
+
+class Passage:
+    """One send through a guard's inner adapter.
+
+    Attributes:
+        open: Whether it is under way. A context that was copied meanwhile may outlive it, as that of a greenlet or
+            a task that was started inside.
+    """
+
+    open = False
+
+
+passage: Final = ContextVar("crm_guard_passage", default=Passage())  # noqa: B039 (this one is never opened)
+"""The innermost send through an inner adapter that this thread, task or greenlet is in, or came from."""
+
+
+def send_through(inner: BaseAdapter, request: PreparedRequest, options: dict[str, Any]) -> Response:
+    """Send through an inner adapter that is not a guard."""
+    current = Passage()
+    try:
+        outer = passage.set(current)
+        try:
+            current.open = True
+            return inner.send(request, **options)
+        finally:
+            current.open = False
+            passage.reset(outer)
+    except BaseException:
+        current.open = False  # an interrupt may have come before the other one; closed, it may stay set
+        raise

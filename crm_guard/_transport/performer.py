@@ -1,0 +1,190 @@
+"""Performs the steps of one conversation on `requests`, the clock, the lock registry and the hooks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from crm_guard._base.retry_after import seconds_to_wait
+from crm_guard._protocol.answer import Answer, read_answer
+from crm_guard._protocol.approval import build_probes
+from crm_guard._protocol.steps import Ask, Send, Share, Tell, Wait, Waited
+from crm_guard._transport.bodies import body_at_hand, inspectable_body
+from crm_guard._transport.diagnosis import ask
+from crm_guard._transport.hooks import emit
+from crm_guard._transport.messages import Trail, copy_of
+from crm_guard._transport.tap import Tap
+from crm_guard.clock import Wake
+from crm_guard.locks import Unshared, WaitContext
+from crm_guard.outcomes import GiveUpReason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from requests import PreparedRequest, Response
+
+    from crm_guard._protocol.address import Address
+    from crm_guard._protocol.request_records import CrmRequest
+    from crm_guard._protocol.steps import Step
+    from crm_guard._transport.context import Channel, Context
+    from crm_guard.events import GuardEvent
+    from crm_guard.locks import LockRegistry, Waiter
+
+
+class Performer:
+    """Performs what a conversation asks for. Used by one thread, for one call.
+
+    Args:
+        context: What the guard's calls have in common.
+        channel: How requests are sent.
+        request: The caller's request.
+        options: The keyword arguments of each send.
+        address: The request's URL.
+        named: The request's records.
+        token: That of `context.stops` when the call began.
+
+    Attributes:
+        sends: Sends begun so far.
+        probes: Requests of the diagnosis so far.
+        trail: What is kept of dropped answers.
+        received: The response to the most recent send, None while it is under way.
+        answer: What it says, None until it is read.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        channel: Channel,
+        request: PreparedRequest,
+        options: Mapping[str, Any],
+        address: Address,
+        named: CrmRequest,
+        token: object,
+    ) -> None:
+        self._context, self._channel = context, channel
+        self._request, self._options = request, options
+        self._headers = request.headers  # of the most recent send: a diagnosis goes with these
+        self._address, self._named, self._token = address, named, token
+        self.sends = self.probes = 0
+        self.trail = Trail()
+        self.received: Response | None = None
+        self.answer: Answer[Response] | None = None
+        self._waited = 0.0
+        self._asleep_since: float | None = None
+        self._waiting: GuardEvent | None = None
+        self._wake = Wake()
+        self._waiter = self._waiter_of(context.locks)
+        self._lone = self._waiter_of(Unshared())
+
+    def _waiter_of(self, registry: LockRegistry) -> Waiter:
+        return registry.waiter(WaitContext(self._context.clock, self._wake, self._stopped, self._announce))
+
+    def begin(self) -> None:
+        """Have `stop_waiting()` reach this call."""
+        self._context.stops.watch(self._wake, self._token)
+
+    def leave(self) -> None:
+        """Remove this call from the lock registry and `stop_waiting()`. Safe to repeat."""
+        self._context.stops.unwatch(self._wake)
+        self._waiter.leave()
+
+    def take(self, response: Response, body: bytes) -> None:
+        """Take over the answer to a first send by somebody else."""
+        self.sends, self.received = 1, response
+        self.answer = self._read(response, body)
+
+    @property
+    def waited(self) -> float:
+        """Seconds spent waiting so far."""
+        asleep = 0.0 if self._asleep_since is None else self._context.clock.now() - self._asleep_since
+        return self._waited + asleep
+
+    def perform(self, step: Step) -> object:
+        """Perform a step, and return the reply to it."""
+        match step:
+            case Send():
+                return self._send(step)
+            case Wait():
+                return self._wait(step)
+            case Ask():
+                return self._ask(step)
+            case Share():
+                self._waiter.verdict(locked=step.locked, free=step.free)
+            case Tell():
+                self.tell(step.event)
+        return None
+
+    def tell(self, event: GuardEvent) -> None:
+        """Tell the log and the hooks of an event."""
+        emit(self._context.hooks, replace(event, waited=self.waited))
+
+    def answer_at_hand(self) -> Answer[Response] | None:
+        """Return the answer to the most recent send, if all of it has come."""
+        if self.answer is not None or self.received is None:
+            return self.answer
+        body = body_at_hand(self.received, self._context.settings.max_inspect_bytes)
+        return None if body is None else self._read(self.received, body)
+
+    def _send(self, step: Send) -> Answer[Response]:
+        request = self._request
+        if step.again:
+            request = copy_of(request, step.part.url, step.part.body)
+            if self._context.refresh is not None:
+                self._context.refresh(request)
+                self._headers = request.headers
+        stream, timeout = self._options["stream"], self._options["timeout"]
+        limit = self._context.settings.max_inspect_bytes
+        self.received = self.answer = None
+        self.sends += 1
+        self.received = response = self._channel.transmit(request, **self._options)
+        body = inspectable_body(request, response, limit, stream=stream, timeout=timeout)
+        self.answer = answer = self._read(response, body)
+        return answer
+
+    def _read(self, response: Response, body: bytes | None) -> Answer[Response]:
+        answer = read_answer(
+            response,
+            response.status_code,
+            body,
+            self._named,
+            credits=response.headers.get("X-API-CREDITS-REMAINING"),
+            retry_after=seconds_to_wait(response.headers.get("Retry-After")),
+            at=self._context.clock.now(),
+        )
+        self.trail.note(response, has_items=answer.envelope is not None)
+        return answer
+
+    def _wait(self, step: Wait) -> Waited:
+        if self._stopped():
+            return Waited(reason=GiveUpReason.STOPPED)
+        self._waiting = step.event
+        waiter = self._waiter if step.keys else self._lone
+        self._asleep_since = self._context.clock.now()
+        try:
+            go = waiter.wait(step.keys or {""}, step.delay, step.deadline)
+        finally:
+            self._waited, self._asleep_since = self.waited, None
+        if go:
+            return Waited(go)
+        return Waited(reason=GiveUpReason.STOPPED if self._stopped() else GiveUpReason.TIMEOUT)
+
+    def _ask(self, step: Ask) -> Mapping[str, str]:
+        tap = Tap()
+        states, sent = ask(
+            build_probes(url=self._address.url, module=step.module, ids=step.ids, headers=self._headers),
+            self._channel.tapped(tap),
+            self._context.scopes,
+            self._context.late,
+            origin=self._address.origin,
+            options=self._options,
+            cut=tap.cut,
+        )
+        self.probes += sent
+        return states
+
+    def _announce(self, delay: float) -> None:
+        if self._waiting is not None:
+            self.tell(replace(self._waiting, delay=delay))
+
+    def _stopped(self) -> bool:
+        return self._context.stops.token is not self._token
