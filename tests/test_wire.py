@@ -21,6 +21,7 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError, ProtocolError,
 
 from crm_guard import GuardAdapter, GuardSettings, RecordLockedError
 from crm_guard._base.retry_after import seconds_to_wait
+from crm_guard._protocol.merge import Merged
 from crm_guard._transport import bodies, messages
 
 LIMIT = 2000
@@ -508,16 +509,10 @@ class TestAResponseMadeAnew:
         def make(way="gzip chunked", **options):
             serve(REFUSAL, way, status=400)
             latest = plain.put(server.url)
-            status, reason = options.get("status", 207), options.get("reason")
-            new = messages.remade(
-                HTTPAdapter().build_response,
-                latest.request,
-                latest,
-                status,
-                reason,
-                b'{"a":1}',
-                options.get("kind"),
-            )
+            status, trail = options.get("status", 207), messages.Trail()
+            vars(trail).update(content_type=options.get("kind"), _reasons={status: options.get("reason")})
+            merged = Merged(status, b'{"a":1}')
+            new = messages.remade(HTTPAdapter().build_response, latest.request, latest, merged, trail)
             return latest, new
 
         return make
@@ -547,7 +542,9 @@ class TestAResponseMadeAnew:
         latest = answered(REFUSAL)
         latest.raw = None
         latest.headers["X-A"] = "1"
-        new = messages.remade(HTTPAdapter().build_response, prepared(), latest, 200, None, b"{}", None)
+        new = messages.remade(
+            HTTPAdapter().build_response, prepared(), latest, Merged(200, b"{}"), messages.Trail()
+        )
         assert (new.json(), new.headers["X-A"], new.reason) == ({}, "1", "OK")
 
 

@@ -97,6 +97,11 @@ def bounded_body(response: Response, limit: int, *, unread: bool, within: float 
     return body if body is not None and len(body) <= limit else None
 
 
+def make_usable(response: Response, limit: int, *, stream: bool, timeout: Any) -> None:
+    """Read a body as far as `limit` and the read timeout allow: errors are looked at after their call has ended."""
+    bounded_body(response, limit, unread=stream, within=read_timeout(timeout) if stream else None)
+
+
 def body_at_hand(response: Response, limit: int) -> bytes | None:
     """Return the body if it was read to its end, and is no larger than `limit` bytes. Reads nothing."""
     body = vars(response).get("_content")
@@ -189,7 +194,12 @@ class _Rewound(io.RawIOBase):
         self._ended = failure is not None
 
     def response(self, method: str | None, *, unpacked: bool = False) -> HTTPResponse:
-        """Return a response like the one that is read from, with this as its body, `unpacked` or as it came."""
+        """Return a response like the original, with this stream as its body.
+
+        Args:
+            method: HTTP method.
+            unpacked: Whether the stream gives the decompressed body.
+        """
         headers = self._rest.headers
         if unpacked:
             headers = HTTPHeaderDict(headers)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from urllib3 import HTTPResponse
 
     from crm_guard._protocol.approval import Probe
+    from crm_guard._protocol.merge import Merged
 
 _FRAMING: Final = ("Content-Encoding", "Transfer-Encoding", "Content-Length")
 _MOST_COOKIES: Final = 100
@@ -56,7 +57,7 @@ def body_bytes(request: PreparedRequest) -> bytes | None:
         try:
             return _as_bytes(body.read())
         finally:
-            body.seek(offset)  # it may yet have to be sent from here
+            body.seek(offset)  # the send begins from here
     except Exception:  # noqa: BLE001 (closed meanwhile, a pipe, or an object of the caller's that raises its own)
         return None
 
@@ -78,36 +79,6 @@ def copy_of(request: PreparedRequest, url: str | None, body: bytes | None) -> Pr
 def probe_request(probe: Probe) -> PreparedRequest:
     """Make the request of a diagnosis: none of the session's headers, cookies or hooks."""
     return Request("GET", probe.url, headers=dict(probe.headers)).prepare()
-
-
-def remade(
-    build: Callable[[PreparedRequest, HTTPResponse], Response],
-    request: PreparedRequest,
-    latest: Response,
-    status: int,
-    reason: str | None,
-    body: bytes,
-    content_type: str | None,
-) -> Response:
-    """Make a response by `build`, with the headers of `latest` and another status and body."""
-    headers = HTTPHeaderDict(getattr(latest.raw, "headers", None) or latest.headers)
-    for name in _FRAMING:
-        headers.discard(name)
-    headers["Content-Length"] = str(len(body))
-    if content_type is not None:
-        headers["Content-Type"] = content_type
-    raw = BufferedResponse(
-        body=io.BytesIO(body),
-        headers=headers,
-        status=status,
-        version=getattr(latest.raw, "version", 11),
-        reason=reason or http.client.responses.get(status, ""),
-        preload_content=False,
-        original_response=getattr(latest.raw, "_original_response", None),
-        request_method=request.method,
-        request_url=request.url,
-    )
-    return build(request, raw)
 
 
 class Trail:
@@ -154,6 +125,34 @@ class Trail:
         extract_cookies_to_jar(  # type: ignore[no-untyped-call]
             final.cookies, final.request, final.raw
         )
+
+
+def remade(
+    build: Callable[[PreparedRequest, HTTPResponse], Response],
+    request: PreparedRequest,
+    latest: Response,
+    merged: Merged,
+    trail: Trail,
+) -> Response:
+    """Make a response by `build`, with the headers of `latest` and the status and body of `merged`."""
+    headers = HTTPHeaderDict(getattr(latest.raw, "headers", None) or latest.headers)
+    for name in _FRAMING:
+        headers.discard(name)
+    headers["Content-Length"] = str(len(merged.body))
+    if trail.content_type is not None:  # the latest answer may be a gateway's page, or empty
+        headers["Content-Type"] = trail.content_type
+    raw = BufferedResponse(
+        body=io.BytesIO(merged.body),
+        headers=headers,
+        status=merged.status,
+        version=getattr(latest.raw, "version", 11),
+        reason=trail.reason(merged.status) or http.client.responses.get(merged.status, ""),
+        preload_content=False,
+        original_response=getattr(latest.raw, "_original_response", None),
+        request_method=request.method,
+        request_url=request.url,
+    )
+    return build(request, raw)
 
 
 def never_sent(error: BaseException) -> bool:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from crm_guard._base.retry_after import seconds_to_wait
 from crm_guard._protocol.answer import Answer, read_answer
 from crm_guard._protocol.approval import build_probes
-from crm_guard._protocol.steps import Ask, Send, Share, Tell, Wait, Waited
+from crm_guard._protocol.steps import Ask, Broken, Send, Share, Tell, Wait, Waited
 from crm_guard._transport.bodies import body_at_hand, inspectable_body
 from crm_guard._transport.diagnosis import ask
 from crm_guard._transport.hooks import emit
-from crm_guard._transport.messages import Trail, copy_of
+from crm_guard._transport.messages import Trail, copy_of, never_sent
 from crm_guard._transport.tap import Tap
 from crm_guard.clock import Wake
 from crm_guard.locks import Unshared, WaitContext
-from crm_guard.outcomes import GiveUpReason
+from crm_guard.outcomes import CallError, GiveUpReason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,11 +44,7 @@ class Performer:
         token: That of `context.stops` when the call began.
 
     Attributes:
-        sends: Sends begun so far.
-        probes: Requests of the diagnosis so far.
         trail: What is kept of dropped answers.
-        received: The response to the most recent send, None while it is under way.
-        answer: What it says, None until it is read.
     """
 
     def __init__(
@@ -65,10 +61,11 @@ class Performer:
         self._request, self._options = request, options
         self._headers = request.headers  # of the most recent send: a diagnosis goes with these
         self._address, self._named, self._token = address, named, token
-        self.sends = self.probes = 0
+        self._sends = self._probes = 0
         self.trail = Trail()
-        self.received: Response | None = None
-        self.answer: Answer[Response] | None = None
+        self._received: Response | None = None  # the response to the most recent send,
+        self._answer: Answer[Response] | None = None  # and what it says
+        self._kept: Response | None = None  # the one that the conversation holds
         self._waited = 0.0
         self._asleep_since: float | None = None
         self._waiting: GuardEvent | None = None
@@ -88,16 +85,22 @@ class Performer:
         self._context.stops.unwatch(self._wake)
         self._waiter.leave()
 
-    def take(self, response: Response, body: bytes) -> None:
-        """Take over the answer to a first send by somebody else."""
-        self.sends, self.received = 1, response
-        self.answer = self._read(response, body)
+    def take(self, response: Response, body: bytes) -> Answer[Response]:
+        """Take over the answer to a first send by somebody else, and return what it says."""
+        self._sends, self._received = 1, response
+        self._answer = answer = self._read(response, body)
+        return answer
 
     @property
     def waited(self) -> float:
         """Seconds spent waiting so far."""
         asleep = 0.0 if self._asleep_since is None else self._context.clock.now() - self._asleep_since
         return self._waited + asleep
+
+    @property
+    def spent(self) -> int:
+        """Requests made so far: sends, and those of the diagnosis."""
+        return self._sends + self._probes
 
     def perform(self, step: Step) -> object:
         """Perform a step, and return the reply to it."""
@@ -118,12 +121,40 @@ class Performer:
         """Tell the log and the hooks of an event."""
         emit(self._context.hooks, replace(event, waited=self.waited))
 
-    def answer_at_hand(self) -> Answer[Response] | None:
+    def drop_superseded(self, latest: Answer[Response] | None) -> None:
+        """Close the response that the conversation held before its `latest` answer."""
+        if latest is None or latest.response is self._kept:  # an inner adapter may give one object twice
+            return
+        superseded, self._kept = self._kept, latest.response
+        if superseded is not None:
+            self.trail.drop(superseded)
+
+    def broken(
+        self, cause: BaseException, first: Response | None = None, *, sent: bool = False
+    ) -> Broken[Response]:
+        """Return what a conversation must know of its end by `cause`.
+
+        Args:
+            cause: An error of the transport, or an interrupt.
+            first: The answer to a first send by somebody else, where it was not taken over yet.
+            sent: Whether that send had begun.
+        """
+        if first is not None:
+            self._received = first
+        self._sends = max(self._sends, int(sent))
+        arrived = self._channel.repeats or not never_sent(cause)
+        if isinstance(cause, Exception):
+            error = CallError(code=type(cause).__name__)
+            return Broken(GiveUpReason.FOLLOW_UP, error, sends=self._sends, arrived=arrived)
+        answer = self._answer_at_hand()  # one that has come whole counts
+        return Broken(GiveUpReason.INTERRUPTED, sends=self._sends, arrived=arrived, answer=answer)
+
+    def _answer_at_hand(self) -> Answer[Response] | None:
         """Return the answer to the most recent send, if all of it has come."""
-        if self.answer is not None or self.received is None:
-            return self.answer
-        body = body_at_hand(self.received, self._context.settings.max_inspect_bytes)
-        return None if body is None else self._read(self.received, body)
+        if self._answer is not None or self._received is None:
+            return self._answer
+        body = body_at_hand(self._received, self._context.settings.max_inspect_bytes)
+        return None if body is None else self._read(self._received, body)
 
     def _send(self, step: Send) -> Answer[Response]:
         request = self._request
@@ -134,11 +165,11 @@ class Performer:
                 self._headers = request.headers
         stream, timeout = self._options["stream"], self._options["timeout"]
         limit = self._context.settings.max_inspect_bytes
-        self.received = self.answer = None
-        self.sends += 1
-        self.received = response = self._channel.transmit(request, **self._options)
+        self._received = self._answer = None
+        self._sends += 1
+        self._received = response = self._channel.transmit(request, **self._options)
         body = inspectable_body(request, response, limit, stream=stream, timeout=timeout)
-        self.answer = answer = self._read(response, body)
+        self._answer = answer = self._read(response, body)
         return answer
 
     def _read(self, response: Response, body: bytes | None) -> Answer[Response]:
@@ -179,7 +210,7 @@ class Performer:
             options=self._options,
             cut=tap.cut,
         )
-        self.probes += sent
+        self._probes += sent
         return states
 
     def _announce(self, delay: float) -> None:
