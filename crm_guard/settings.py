@@ -11,8 +11,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from itertools import repeat
 from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict, Unpack
@@ -24,7 +22,7 @@ from crm_guard._base.imports import first_import
 from crm_guard._base.registry_url import MAY_BE_URL, check_url, masked_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 ENV_PREFIX = "CRM_GUARD_"
@@ -166,29 +164,6 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [(name, _redacted(name, getattr(self, name))) for name in _FIELDS]
-
-    def waits(self, random: Callable[[], float]) -> Iterator[float]:
-        """Return the waits of one call in seconds, without end: whoever asks decides when to stop.
-
-        Each is `ceiling * (1 - wait_jitter * random())`, where ceilings grow from `wait_initial` by the
-        factor `wait_exp_base` up to `wait_max`. The first one is a real wait too, and none is below
-        `wait_initial * (1 - wait_jitter)`.
-
-        Args:
-            random: Returns a number from 0 (included) to 1, as `random.random` does. Called once for each
-                wait.
-        """
-        return (ceiling * (1 - self.wait_jitter * random()) for ceiling in self._ceilings())
-
-    def _ceilings(self) -> Iterator[float]:
-        with first_import:  # by the first call that has to wait: backoff brings asyncio along
-            import backoff  # noqa: PLC0415
-
-        ceilings = backoff.expo(base=self.wait_exp_base, factor=self.wait_initial, max_value=self.wait_max)
-        next(ceilings)  # backoff's generators yield None once, before the first wait
-        with suppress(OverflowError):  # a huge base jumps from below wait_max to beyond every float
-            yield from ceilings
-        yield from repeat(self.wait_max)
 
 
 def load_settings(

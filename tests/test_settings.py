@@ -9,7 +9,6 @@ import itertools
 import json
 import math
 import pickle
-import random
 import subprocess
 import sys
 import traceback
@@ -18,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from crm_guard._base.registry_url import masked_url
 from crm_guard.errors import SettingsError
@@ -314,68 +311,6 @@ class TestValueObject:
     def test_repr_of_ordinary_settings_can_be_evaluated(self) -> None:
         settings = GuardSettings(attempts=3, retry_actions=("a",))
         assert eval(repr(settings)) == settings  # noqa: S307
-
-
-class TestWaits:
-    @given(
-        initial=st.floats(1e-3, 100),
-        growth=st.floats(1, 1e6),
-        room=st.floats(1, 1e6),
-        jitter=st.floats(0, 1),
-        seed=st.integers(),
-    )
-    def test_waits_stay_within_their_bounds(
-        self, initial: float, growth: float, room: float, jitter: float, seed: int
-    ) -> None:
-        settings = GuardSettings(
-            wait_initial=initial, wait_max=initial * room, wait_exp_base=growth, wait_jitter=jitter
-        )
-        waits = list(itertools.islice(settings.waits(random.Random(seed).random), 50))
-        assert all(initial * (1 - jitter) <= wait <= settings.wait_max for wait in waits)
-        assert all(wait > 0 for wait in waits)
-        assert waits[0] <= initial
-
-    @given(initial=st.floats(1e-3, 100), growth=st.floats(1, 1e6), room=st.floats(1, 1e6))
-    def test_ceilings_never_shrink(self, initial: float, growth: float, room: float) -> None:
-        settings = GuardSettings(wait_initial=initial, wait_max=initial * room, wait_exp_base=growth)
-        ceilings = list(itertools.islice(settings.waits(lambda: 0.0), 50))
-        assert ceilings == sorted(ceilings)
-        assert ceilings[0] == initial
-
-    def test_default_sequence_is_the_documented_one(self) -> None:
-        ceilings = list(itertools.islice(GuardSettings().waits(lambda: 0.0), 5))
-        assert ceilings == pytest.approx([3.0, 3.6, 4.32, 5.0, 5.0])
-
-    def test_jitter_shortens_each_wait_by_its_share_of_the_random_number(self) -> None:
-        draws = iter([0.0, 0.5, 1.0])
-        waits = GuardSettings(wait_initial=10, wait_max=10).waits(lambda: next(draws))
-        assert [next(waits) for _ in range(3)] == [10.0, 9.0, 8.0]
-
-    def test_random_is_drawn_once_for_each_wait(self) -> None:
-        draws = itertools.count()
-        list(itertools.islice(GuardSettings().waits(lambda: next(draws) * 0.0), 5))
-        assert next(draws) == 5
-
-    @pytest.mark.parametrize(
-        ("options", "last"),
-        [
-            ({}, 5.0),
-            ({"wait_exp_base": 1}, 3.0),
-            ({"wait_exp_base": 1 + 2**-52}, 3.0),
-            ({"wait_exp_base": sys.float_info.max}, 5.0),
-            ({"wait_exp_base": 1e200, "wait_initial": 1e-250}, 5.0),
-            ({"wait_initial": 5e-324, "wait_exp_base": 1e300}, 5.0),
-        ],
-    )
-    def test_no_sequence_overflows_or_ends(self, options: dict[str, Any], last: float) -> None:
-        waits = GuardSettings(**options).waits(lambda: 0.0)
-        assert next(itertools.islice(waits, 5000, None)) == pytest.approx(last)
-
-    def test_calls_do_not_share_a_sequence(self) -> None:
-        settings = GuardSettings()
-        first = settings.waits(lambda: 0.0)
-        assert [next(first), next(first)] == pytest.approx([3.0, 3.6])
-        assert next(settings.waits(lambda: 0.0)) == 3.0
 
 
 class TestEnvironment:

@@ -1,9 +1,9 @@
 """The state machine of one guarded call: what has become of each record, and what may be sent again. Pure.
 
-Theory of operation. An exchange begins with an answer that holds a refusal. Each item of that answer is a
-:class:`Slot`, and the slots keep their order. A slot's *fate* is LOCKED while CRM's most recent answer on its
-record is a retryable lock; such slots are *pending*. Whoever drives the exchange takes the request for some of them
-from :meth:`Exchange.part`, calls :meth:`Exchange.sending`, which makes them IN_FLIGHT, and gives the answer to
+Theory of operation. An exchange begins with an answer that holds a refusal. Each item of that answer is a slot, and
+the slots keep their order. A slot's *fate* is LOCKED while CRM's most recent answer on its record is a retryable
+lock; such slots are *pending*. Whoever drives the exchange takes the request for some of them from
+:meth:`Exchange.part`, calls :meth:`Exchange.sending`, which makes them IN_FLIGHT, and gives the answer to
 :meth:`Exchange.absorb`. From IN_FLIGHT a slot becomes SETTLED, LOCKED again, or UNCERTAIN where the answer is lost
 or does not name it. SETTLED and UNCERTAIN are final, so a record is sent again only after CRM refused that very
 record.
@@ -15,52 +15,23 @@ is sent again only while CRM refuses all of it, so each answer replaces the one 
 
 from __future__ import annotations
 
-import enum
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from crm_guard._protocol.endpoints import Resend
-from crm_guard._protocol.matching import match, match_named, match_response, records, repointed
+from crm_guard._protocol.matching import match, match_named, repointed
 from crm_guard._protocol.precedents import Precedents
 from crm_guard._protocol.request_records import CrmRequest, Part
+from crm_guard._protocol.slots import Fate, Slot, certain, fate_of, order_of, refused_whole, slots_of
 from crm_guard.outcomes import GiveUpReason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from crm_guard._protocol.answer import Answer
-    from crm_guard._protocol.envelope import Envelope, Item
+    from crm_guard._protocol.envelope import Item
     from crm_guard.outcomes import CallError
 
 R = TypeVar("R")
-
-
-class Fate(enum.Enum):
-    """What has become of a record."""
-
-    SETTLED = "settled"
-    """It has a result that waiting does not change."""
-    LOCKED = "locked"
-    """CRM refused it for a retryable lock: it may be sent again."""
-    IN_FLIGHT = "in flight"
-    """It is being sent again."""
-    UNCERTAIN = "uncertain"
-    """It was sent again, and may have been written: the answer is lost or does not name it."""
-
-
-class Slot(NamedTuple):
-    """One record of the call.
-
-    Attributes:
-        request_index: Its request index, None where that is not certain.
-        record_id: Its id, None where that is not certain.
-        item: CRM's most recent item on it.
-        fate: What has become of it.
-    """
-
-    request_index: int | None
-    record_id: str | None
-    item: Item
-    fate: Fate
 
 
 class Exchange(Generic[R]):
@@ -99,7 +70,7 @@ class Exchange(Generic[R]):
         self.error: CallError | None = None
         self._actions, self._replayable = actions, replayable
         self._sent: tuple[int, ...] = ()
-        self.slots = self._laid_out(first.envelope)
+        self.slots = slots_of(request, first.envelope, actions)
         self.reason = self.may_resend() if self.pending else None
 
     @property
@@ -153,8 +124,8 @@ class Exchange(Generic[R]):
         """Return None if what is pending may be sent again, or why not, whatever the budgets."""
         if not self._replayable:
             return GiveUpReason.NOT_REPLAYABLE
-        certain = self._matched() if self.divisible else self._refused_whole()
-        return None if certain and not self.latest.failed else GiveUpReason.UNMATCHED
+        known = (certain if self.divisible else refused_whole)(self.slots, self.pending, self.request)
+        return None if known and not self.latest.failed else GiveUpReason.UNMATCHED
 
     def give_up(self, reason: GiveUpReason, error: CallError | None = None) -> None:
         """Stop: whatever is pending stays as it is."""
@@ -195,7 +166,7 @@ class Exchange(Generic[R]):
         if answer.failed or not answer.conclusive:
             self._follow_up(answer)
             return
-        self.slots = self._laid_out(answer.envelope) if answer.envelope else ()
+        self.slots = slots_of(self.request, answer.envelope, self._actions) if answer.envelope else ()
         if self.pending:
             self.reason = self.may_resend()
 
@@ -235,55 +206,15 @@ class Exchange(Generic[R]):
         self.slots = self._as(Fate.LOCKED if answer.error.refused else self._fate_of_lost)
         self.reason = GiveUpReason.FOLLOW_UP
 
-    def _laid_out(self, envelope: Envelope) -> tuple[Slot, ...]:
-        """Return the slots of an answer to the whole request."""
-        matched = match_response(self.request, envelope)
-        ids = records(self.request, envelope, matched)
-        indexes = matched or [None] * len(ids)
-        facts = zip(indexes, ids, envelope.items, strict=True)
-        return tuple(Slot(index, record_id, item, self._fate_of(item)) for index, record_id, item in facts)
-
     def _updated(self, number: int, sent_index: int, item: Item) -> Slot:
         slot = self.slots[number]
         shown = repointed(item, self.request.container, sent_index, self._order(number))
-        return Slot(slot.request_index, item.record_id or slot.record_id, shown, self._fate_of(item))
-
-    def _fate_of(self, item: Item) -> Fate:
-        return Fate.LOCKED if item.retryable(self._actions) else Fate.SETTLED
+        return Slot(slot.request_index, item.record_id or slot.record_id, shown, fate_of(item, self._actions))
 
     @property
     def _fate_of_lost(self) -> Fate:
         """What a slot becomes whose answer is lost: a read may be repeated."""
         return Fate.LOCKED if self.request.endpoint.reads else Fate.UNCERTAIN
-
-    # -- what may be sent again
-
-    def _matched(self) -> bool:
-        """Whether each pending record is certain, and none was overtaken."""
-        certain = all(self.slots[number].request_index is not None for number in self.pending)
-        return certain and not self._overtaken()
-
-    def _overtaken(self) -> bool:
-        """Whether a later row of a pending row's record was applied: to send the earlier one now would undo it."""
-        if self.request.ids_only:
-            return False
-        applied: dict[str | None, int] = {}
-        for number, slot in enumerate(self.slots):
-            if slot.item.succeeded and slot.record_id:
-                applied[slot.record_id] = max(self._order(number), applied.get(slot.record_id, -1))
-        return any(applied.get(self.slots[number].record_id, -1) > self._order(number) for number in self.pending)
-
-    def _refused_whole(self) -> bool:
-        """Whether CRM refused all of a call that is sent whole, and names the call's own record."""
-        endpoint, route = self.request.endpoint, self.request.route
-        if endpoint.resend is Resend.NEVER or len(self.pending) != len(self.slots):
-            return False
-        if not endpoint.entries and len(self.slots) != 1:
-            return False
-        if self.request.ids == (None,) and not endpoint.reads:
-            return route.names_record  # an external id is a record all the same
-        named = {slot.item.record_id for slot in self.slots} - {None}
-        return endpoint.reads or named <= {route.record_id}
 
     # -- slots
 
@@ -298,8 +229,7 @@ class Exchange(Generic[R]):
         )
 
     def _order(self, number: int) -> int:
-        index = self.slots[number].request_index
-        return number if index is None else index
+        return order_of(self.slots, number)
 
     def _requested_id(self, slot: Slot) -> str | None:
         ids = self.request.ids

@@ -40,6 +40,11 @@ class Pacing:
         self.delay = 0.0
         self.deadline: float | None = None
 
+    @property
+    def longest(self) -> float:
+        """Seconds after which a later call makes sense where CRM has not said when."""
+        return self._settings.wait_max
+
     def begin(self, now: float) -> float:
         """Start the time budget at the first refusal or wait; return its end."""
         if self.deadline is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from crm_guard._protocol.answer import Answer
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from crm_guard.outcomes import CallError, GiveUpReason, RecordOutcome
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class Tell:
 
 
 Step: TypeAlias = Send | Wait | Share | Ask | Tell
+Steps: TypeAlias = Generator[Step, Any, T]
+"""Yields steps, is sent the replies, and returns a `T`."""
 
 
 class Broken(BaseException, Generic[R]):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from requests import PreparedRequest, Response
 
     from crm_guard._protocol.answer import Answer
-    from crm_guard._protocol.conversation import Steps
+    from crm_guard._protocol.steps import Steps
     from crm_guard._transport.context import Channel, Context
 
 

@@ -1,8 +1,7 @@
-# ruff: noqa: ARG005 - the lambdas of a table share one signature
 """Waiting and sharing, simulated without sleeping: `python tests/benchmarks/waits.py` (about ten seconds).
 
-First table: one caller alone, policies against lock lengths. Second: many callers over the rules of
-`crm_guard.locks.memory.LockTable`, in virtual time, against the same callers without sharing.
+First table: one caller alone, schedules of waits against lock lengths. Second: many callers over the rules of
+`crm_guard.locks.table.LockTable`, in virtual time, against the same callers without sharing.
 """
 
 from __future__ import annotations
@@ -12,86 +11,62 @@ import itertools
 import random
 import statistics
 
-from crm_guard._transport.lock_lengths import LockLengths
-from crm_guard.locks.memory import LockTable
+from crm_guard import GuardSettings
+from crm_guard._protocol.pacing import waits
+from crm_guard.locks.table import LockTable
 
 ROUNDS = 4000
 LENGTHS = {
-    "constant 5": lambda r: 5.0,
+    "constant 5": lambda r: 5.0,  # noqa: ARG005 (all of these take one)
     "lognormal 5": lambda r: 5 * r.lognormvariate(0, 0.6),
     "bimodal 2/30": lambda r: r.choice((2.0, 30.0)),
     "uniform 0..5": lambda r: r.uniform(0, 5),
 }
 
 
-def growing(initial, top, base, jitter):
-    return lambda refusals, elapsed, r: min(top, initial * base ** (refusals - 1)) * (1 - jitter * r.random())
+def guard(**settings):
+    """Return the schedule of the guard with these settings. A schedule makes the waits of one call."""
+    policy = GuardSettings(**settings)
+    return lambda r: waits(policy, r.random)
 
 
 def full_jitter(multiplier, top):
-    return lambda refusals, elapsed, r: r.uniform(0, min(top, multiplier * 2 ** (refusals - 1)))
+    """Return the schedule of tenacity's `wait_random_exponential`."""
+    return lambda r: (r.uniform(0, min(top, multiplier * 2.0**n)) for n in range(1000))
 
 
-PLAIN = growing(3.0, 5.0, 1.2, 0.2)
+def urllib3(backoff_factor):
+    """Return the schedule of urllib3's `Retry`, which sends the second time at once."""
+    return lambda r: itertools.chain(  # noqa: ARG005
+        [0.0], (min(120.0, backoff_factor * 2.0**n) for n in range(1, 1000))
+    )
 
 
-class Learning:
-    """The guard's policy, on a plain schedule."""
-
-    def __init__(self, plain, top):
-        self.plain, self.top, self.lengths = plain, top, LockLengths()
-
-    def __call__(self, refusals, elapsed, r):
-        plain = self.plain(refusals, elapsed, r)
-        learnt = self.lengths.next_wait("o", elapsed=elapsed, plain=plain, u=r.random())
-        return min(learnt, self.top)
-
-
-class Greedy(Learning):
-    """Learning that always trusts a quantile: what the test of certainty saves us from."""
-
-    def __init__(self, plain, quantile):
-        super().__init__(plain, top=5.0)
-        self.quantile = quantile
-
-    def __call__(self, refusals, elapsed, r):
-        left = sorted(x - elapsed for x in self.lengths._seen.get("o", ()) if x > elapsed + 0.5)
-        if len(left) < 5:
-            return self.plain(refusals, elapsed, r)
-        return min(self.top, left[int(self.quantile * (len(left) - 1))] * (1 - 0.1 * r.random()))
-
-
-POLICIES = {
-    "fixed 1 s": lambda: growing(1, 1, 1, 0.2),
-    "fixed 2.5 s": lambda: growing(2.5, 2.5, 1, 0.2),
-    "exponential 1..8 x1.5": lambda: growing(1, 8, 1.5, 0.2),
-    "exponential 2..8 x1.5": lambda: growing(2, 8, 1.5, 0.2),
-    "exponential 3..8 x1.2": lambda: growing(3, 8, 1.2, 0.2),
-    "exponential 3..5 x1.2": lambda: PLAIN,
-    "tenacity full jitter, max 10": lambda: full_jitter(1, 10),
-    "tenacity full jitter x2, max 10": lambda: full_jitter(2, 10),
-    "urllib3 backoff_factor=1": lambda: growing(1, 120, 2, 0),
-    "urllib3 backoff_factor=0.5": lambda: growing(0.5, 120, 2, 0),
-    "greedy learning, median": lambda: Greedy(PLAIN, 0.5),
-    "learning on 1..8 x1.5": lambda: Learning(growing(1, 8, 1.5, 0.2), 8.0),
-    "learning on 3..5 x1.2": lambda: Learning(PLAIN, 5.0),
+DEFAULTS = guard()
+SCHEDULES = {
+    "fixed 1 s": guard(wait_initial=1, wait_max=1),
+    "fixed 2.5 s": guard(wait_initial=2.5, wait_max=2.5),
+    "exponential 1..8 x1.5": guard(wait_initial=1, wait_max=8, wait_exp_base=1.5),
+    "exponential 2..8 x1.5": guard(wait_initial=2, wait_max=8, wait_exp_base=1.5),
+    "exponential 3..8 x1.2": guard(wait_max=8),
+    "exponential 3..5 x1.2 (defaults)": DEFAULTS,
+    "tenacity full jitter, max 10": full_jitter(1, 10),
+    "tenacity full jitter x2, max 10": full_jitter(2, 10),
+    "urllib3 backoff_factor=1": urllib3(1),
+    "urllib3 backoff_factor=0.5": urllib3(0.5),
 }
 
 
-def lone(make, draw):
+def lone(schedule, draw):
     """Return calls per job, and the median and 95th percentile of the delay after the unlock."""
     r, calls, added = random.Random(1), 0, []
-    for number in range(ROUNDS):
-        if number % 200 == 0:  # a process lives for 200 locks
-            policy = make()
-        length, elapsed, refusals = draw(r), 0.0, 1
+    for _ in range(ROUNDS):
+        length, elapsed, delays = draw(r), 0.0, schedule(r)
+        calls += 1
         while elapsed < length:
-            elapsed += policy(refusals, elapsed, r)
-            refusals += 1
-        calls += refusals
+            elapsed += next(delays)
+            calls += 1
         added.append(elapsed - length)
-        if isinstance(policy, Learning):
-            policy.lengths.observe("o", elapsed)
     cuts = statistics.quantiles(added, n=20)
     return calls / ROUNDS, cuts[9], cuts[18]
 
@@ -99,8 +74,8 @@ def lone(make, draw):
 class Crowd:
     """Callers over one `LockTable`, or over none, on a heap of events."""
 
-    def __init__(self, seed, *, shared, policy=PLAIN, latency=0.05):
-        self.random, self.shared, self.policy, self.latency = random.Random(seed), shared, policy, latency
+    def __init__(self, seed, *, shared, schedule=DEFAULTS, latency=0.05):
+        self.random, self.shared, self.schedule, self.latency = random.Random(seed), shared, schedule, latency
         self.now, self.calls, self.flying, self.most_flying = 0.0, 0, 0, 0
         self.events, self.order = [], itertools.count()
         self.table = LockTable(10, 10_000, 30.0)
@@ -122,7 +97,7 @@ class Caller:
 
     def __init__(self, crowd, name, keys):
         self.crowd, self.name, self.pending = crowd, name, frozenset(keys)
-        self.refusals, self.alarm, self.waiting = 0, 0, False
+        self.delays, self.alarm, self.waiting = crowd.schedule(crowd.random), 0, False
         self.call = crowd.table.join(self)
         known = [crowd.table.locks.get(key) for key in keys]
         if crowd.shared and all(lock is not None and not lock.free for lock in known):
@@ -141,8 +116,7 @@ class Caller:
 
     def wait(self):
         crowd, self.waiting = self.crowd, True
-        self.refusals += 1
-        delay = crowd.policy(self.refusals, crowd.now, crowd.random)
+        delay = next(self.delays)
         if crowd.shared:
             crowd.table.enrol(self.call, sorted(self.pending), delay, crowd.now)
             self.look()
@@ -154,11 +128,11 @@ class Caller:
         if not crowd.shared:
             self.send(self.pending)
             return
-        crowd.table.settle(self.call, crowd.now)
-        if crowd.table.may_go(self.call, crowd.now):
-            self.send(crowd.table.depart(self.call, crowd.now))
+        keys, instant = crowd.table.step(self.call, crowd.now)
+        if keys:
+            self.send(keys)
         else:
-            self.look_at(crowd.table.look_again(self.call, crowd.now))
+            self.look_at(instant)
 
     def send(self, keys):
         crowd, self.waiting = self.crowd, False
@@ -221,8 +195,8 @@ def summary(make, seeds=12, **options):
 
 def main():
     print(f"{'one caller alone: calls, p50 / p95 delay':34}", *(f"{name:>18}" for name in LENGTHS))
-    for name, make in POLICIES.items():
-        cells = (lone(make, draw) for draw in LENGTHS.values())
+    for name, schedule in SCHEDULES.items():
+        cells = (lone(schedule, draw) for draw in LENGTHS.values())
         print(f"{name:34}", *(f"{calls:6.2f} {mid:5.2f}/{high:5.2f}" for calls, mid, high in cells))
     print(f"\n{'many callers':40}    calls  (most)  delay mean    p95  at once")
     crowds = [(f"50 x 1 record, locked {n} s", one_record, {"length": float(n)}) for n in (5, 30)]

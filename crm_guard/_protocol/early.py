@@ -1,0 +1,83 @@
+"""A call whose records are known to be locked before it is sent: it waits first, and is then sent once. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from crm_guard._base.codes import CLIENT_ERROR, RECORD_LOCKED
+from crm_guard._protocol.judging import early_outcomes, error_in, outcomes_in
+from crm_guard._protocol.request_records import Part
+from crm_guard._protocol.steps import Ending, Send, Share, Tell, Wait
+from crm_guard.events import EventKind
+from crm_guard.outcomes import GiveUpReason
+from crm_guard.remediation import Family
+
+if TYPE_CHECKING:
+    from crm_guard._protocol.answer import Answer
+    from crm_guard._protocol.facts import Facts
+    from crm_guard._protocol.pacing import Pacing
+    from crm_guard._protocol.steps import Broken, Steps
+    from crm_guard.events import GuardEvent
+
+_WHOLE: Final = Part()
+
+
+def keys_to_ask(facts: Facts) -> frozenset[str]:
+    """Return the keys of a call's records if it makes sense to wait first, should all be locked; else none."""
+    policy, ids = facts.settings, facts.request.ids or ()
+    waits = policy.timeout > 0 and policy.max_inspect_bytes > 0 and bool(policy.retry_actions)
+    refusable = facts.request.endpoint.family is not Family.OTHER  # reading a locked record works
+    return facts.keys(ids) if waits and refusable and None not in ids else frozenset()
+
+
+def send_after_verdict(facts: Facts, pacing: Pacing, now: float) -> Steps[Answer[Any]]:
+    """Wait until the records are said to be free, or the budget is spent, and only then send."""
+    yield Tell(_event(facts, EventKind.LOCKED, attempt=0))
+    event = _event(facts, EventKind.WAITING, attempt=0)
+    yield Wait(facts.keys(facts.request.ids or ()), pacing.draw(), pacing.begin(now), event)
+    answer: Answer[Any] = yield Send(_WHOLE, again=False)
+    return answer
+
+
+def conclude(facts: Facts, answer: Answer[Any]) -> Steps[Ending[Any]]:
+    """End a call that waited, and whose first answer refuses nothing for a lock."""
+    error = error_in(answer, facts.request)
+    if error is None:
+        if answer.status < CLIENT_ERROR:
+            yield Share(frozenset(), facts.keys(facts.request.ids or ()))
+        event = _event(facts, EventKind.UNLOCKED, attempt=1)
+    else:
+        event = _event(facts, EventKind.GAVE_UP, attempt=1, reason=GiveUpReason.FOLLOW_UP, error=error)
+    yield Tell(event)
+    return Ending(
+        answer=answer,
+        outcomes=outcomes_in(answer, facts.judge),
+        retry_after=error.retry_after if error else None,
+        error=error,
+    )
+
+
+def unanswered(facts: Facts, pacing: Pacing, broken: Broken[Any], *, uncertain: bool) -> Ending[Any]:
+    """End a call that was broken off before it had an answer."""
+    met = broken.error if broken.sends else None
+    return Ending(
+        answer=None,
+        outcomes=early_outcomes(facts.judge, _known_action(facts), met, uncertain=uncertain),
+        attempts=broken.sends,
+        reason=broken.reason,
+        retry_after=None if uncertain else pacing.longest,
+        error=broken.error,
+        remaining=_WHOLE if facts.replayable and not uncertain else None,
+        events=(_event(facts, EventKind.GAVE_UP, attempt=broken.sends, reason=broken.reason, error=broken.error),),
+    )
+
+
+def _event(facts: Facts, kind: EventKind, **about: Any) -> GuardEvent:
+    ids = facts.request.ids or ()
+    return facts.teller.event(kind, ids, code=RECORD_LOCKED, action=_known_action(facts), **about)
+
+
+def _known_action(facts: Facts) -> str | None:
+    """Return what locks records that are known to be locked: the registry holds those of `retry_actions` alone."""
+    actions = facts.settings.retry_actions
+    return actions[0] if len(actions) == 1 else None
