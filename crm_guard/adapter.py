@@ -67,7 +67,7 @@ class GuardAdapter(HTTPAdapter):
         TypeError: An argument is unknown, or is a setting.
     """
 
-    __attrs__: Final = [*HTTPAdapter.__attrs__, "inner", "_given", "_owns_inner"]  # type: ignore[misc]
+    __attrs__: Final = [*HTTPAdapter.__attrs__, "inner", "given", "_owns_inner"]  # type: ignore[misc]
     """What a pickle carries: HTTPAdapter's own convention."""
 
     @overload
@@ -101,7 +101,7 @@ class GuardAdapter(HTTPAdapter):
         check_options({"lock_registry": lock_registry}, _CALL)
         policy = settings if isinstance(settings, GuardSettings) else load_settings(settings)
         self.inner = inner
-        self._given = _Given(policy, tuple(hooks), refresh, clock, lock_registry)
+        self.given = _Given(policy, tuple(hooks), refresh, clock, lock_registry)
         self._owns_inner = False
         try:
             super().__init__(*stock, **http_adapter_kwargs)
@@ -111,17 +111,17 @@ class GuardAdapter(HTTPAdapter):
         warn_of_multiplied_sends(self, inner)
         if isinstance(inner, GuardAdapter):
             warn(_NESTED)
-        self._assemble(self._given.context())
+        self._assemble(self.given.context())
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[misc] # types-requests leaves it out
-        self._assemble(self._given.context())
+        self._assemble(self.given.context())
 
     def _assemble(self, context: Context) -> None:
         """Set what cannot be pickled."""
         self.context = context
         self.tail_of = tail_finder(context.settings.path_pattern)
-        self._warned = False
+        self.warned_of_nesting = False
         remember(self, self.inner)
 
     @property
@@ -159,7 +159,7 @@ class GuardAdapter(HTTPAdapter):
         if not isinstance(request, PreparedRequest):
             raise TypeError(_foreign(request))
         tail = self.tail_of(request.url or "")
-        if tail < 0 or (passage.get().open and self._warn_of_nesting()):
+        if tail < 0 or (passage.get().open and _warn_of_nesting(self)):
             return self.transmit(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
         options = {"stream": stream, "timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
         context = self.context
@@ -168,16 +168,15 @@ class GuardAdapter(HTTPAdapter):
         response: Response | None = None
         try:
             if context.locks:
-                driver = self._driver(request, tail, token, options)
+                driver = _driver_of(self, request, tail, token, options)
                 if driver.known_locked():
                     return driver.lead()
                 driver = None
             response = self.transmit(request, **options)
-            limit = context.settings.max_inspect_bytes
-            body = inspectable_body(request, response, limit, stream=stream, timeout=timeout)
+            body = inspectable_body(request, response, context.settings, stream=stream, timeout=timeout)
             if body is None or not marked(body):
                 return response
-            driver = self._driver(request, tail, token, options)
+            driver = _driver_of(self, request, tail, token, options)
             driver.take(response, body)
             response = body = None  # the driver drops what it has taken over when it is superseded
             return driver.lead()
@@ -186,7 +185,7 @@ class GuardAdapter(HTTPAdapter):
         except BaseException as exc:  # Ctrl-C, or `sys.exit()` in a hook: at any line above, and inside of it
             sent = driver is None or response is not None
             with contextlib.suppress(Exception):
-                driver = driver or self._driver(request, tail, token, options)
+                driver = driver or _driver_of(self, request, tail, token, options)
                 driver.interrupted(exc, response, sent=sent)
             raise
 
@@ -222,16 +221,9 @@ class GuardAdapter(HTTPAdapter):
         """
         twin = object.__new__(type(self))
         HTTPAdapter.__init__(twin)
-        twin.inner, twin._owns_inner, twin._given = inner, owned, self._given
+        twin.inner, twin._owns_inner, twin.given = inner, owned, self.given
         twin._assemble(self.context)
         return twin
-
-    @property
-    def repeats(self) -> bool:
-        """Whether `max_retries` may repeat what CRM may have applied: its error tells only of the last try."""
-        if isinstance(self.inner, GuardAdapter):
-            return self.inner.repeats
-        return bool(unsafe_repeats(getattr(self.inner or self, "max_retries", None)))
 
     def transmit(self, request: PreparedRequest, **options: Any) -> Response:
         """Send once, without looking at the answer.
@@ -249,24 +241,36 @@ class GuardAdapter(HTTPAdapter):
         response.connection = self  # digest auth sends its second try through this
         return response
 
-    def _driver(self, request: PreparedRequest, tail: int, token: object, options: Mapping[str, Any]) -> Driver:
-        with first_import:
-            from crm_guard._transport.driver import Driver  # noqa: PLC0415 (programs that meet no lock do without)
-            from crm_guard._transport.tap import tapped  # noqa: PLC0415
 
-        context = self.context
-        if blocks_greenlets(context.locks):
-            locks = for_greenlets(context.locks, context.settings, self._given.clock)
-            self.context = context = replace(context, locks=locks)
-        channel = Channel(self.transmit, partial(tapped, self), self.build_response, self.repeats)
-        return Driver(context, channel, request, options, tail, token)
+def _driver_of(
+    guard: GuardAdapter, request: PreparedRequest, tail: int, token: object, options: Mapping[str, Any]
+) -> Driver:
+    """Make the driver of a call that needs one."""
+    with first_import:
+        from crm_guard._transport.driver import Driver  # noqa: PLC0415 (programs that meet no lock do without)
+        from crm_guard._transport.tap import tapped  # noqa: PLC0415
 
-    def _warn_of_nesting(self) -> bool:
-        """Warn, once, that another guard is sending through this one, unknown to it. Return True."""
-        if not self._warned:
-            self._warned = True
-            warn(_NESTED)
-        return True
+    context = guard.context
+    if blocks_greenlets(context.locks):
+        locks = for_greenlets(context.locks, context.settings, guard.given.clock)
+        guard.context = context = replace(context, locks=locks)
+    channel = Channel(guard.transmit, partial(tapped, guard), guard.build_response, _repeats(guard))
+    return Driver(context, channel, request, options, tail, token)
+
+
+def _repeats(guard: GuardAdapter) -> bool:
+    """Return whether `max_retries` may repeat what CRM may have applied: its error is only about the last try."""
+    if isinstance(guard.inner, GuardAdapter):
+        return _repeats(guard.inner)
+    return bool(unsafe_repeats(getattr(guard.inner or guard, "max_retries", None)))
+
+
+def _warn_of_nesting(guard: GuardAdapter) -> bool:
+    """Warn, once, that another guard is sending through this one, unknown to it. Return True."""
+    if not guard.warned_of_nesting:
+        guard.warned_of_nesting = True
+        warn(_NESTED)
+    return True
 
 
 def _foreign(request: object) -> str:

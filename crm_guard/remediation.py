@@ -23,6 +23,16 @@ import re
 from fnmatch import fnmatchcase
 from typing import Final
 
+from crm_guard._base.codes import (
+    CLIENT_ERROR,
+    IMAGE_CHECK,
+    NOT_APPROVED,
+    NOT_REVIEWED,
+    RECORD_LOCKING,
+    TOO_MANY_REQUESTS,
+    UNAUTHORIZED,
+)
+
 RECORD_ID: Final = re.compile(r"[0-9]{1,25}")
 """A record id that is safe in a URL or a message: decimal, ASCII only."""
 MODULE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
@@ -30,8 +40,6 @@ MODULE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 _VERSION = re.compile(r"v[0-9]{1,2}(\.[0-9]{1,2})?")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_ZIA_LOCK = "zia_vision_processing"
-_FEATURE_LOCK = "record_locking"
 
 
 class ApprovalCase(enum.StrEnum):
@@ -220,9 +228,9 @@ _RECHECK_HINT = (
 
 def candidates(code: str, family: Family) -> tuple[ApprovalCase, ...]:
     """Return the cases that `code` can mean for such a call, most likely first; empty for other codes."""
-    if code == "NOT_REVIEWED":
+    if code == NOT_REVIEWED:
         return (ApprovalCase.REVIEW_PROCESS,)
-    return _CANDIDATES.get(family, _DEFAULT_CANDIDATES) if code == "NOT_APPROVED" else ()
+    return _CANDIDATES.get(family, _DEFAULT_CANDIDATES) if code == NOT_APPROVED else ()
 
 
 def hint_for_case(case: ApprovalCase, family: Family, *, state: str | None = None, probable: bool = False) -> str:
@@ -280,7 +288,7 @@ def hint_for_lock(
         longer: Whether a larger budget would have helped: not if something else ended the wait.
     """
     path = _lock_path(module, record_id, version)
-    if action == _FEATURE_LOCK:
+    if action == RECORD_LOCKING:
         what = "this record or one that it links to" if family is Family.UPDATE else "this record"
         return _FEATURE_LOCK_HINT.format(what=what, path=path)
     if not action:
@@ -307,8 +315,8 @@ def hint_for_follow_up(error: str, status: int | None, retry_after: float | None
     """
     advice = {
         None: "Once that is resolved,",
-        401: "Renew the access token (`refresh=` does it before each resend),",
-        429: "Wait for a minute," if retry_after is None else f"Wait for {retry_after:g} s,",
+        UNAUTHORIZED: "Renew the access token (`refresh=` does it before each resend),",
+        TOO_MANY_REQUESTS: "Wait for a minute," if retry_after is None else f"Wait for {retry_after:g} s,",
     }.get(status, "Resolve that first,")
     return _FOLLOW_UP_HINT.format(error=error, advice=advice)
 
@@ -322,7 +330,7 @@ def shown_error(status: int | None, code: str, retry_after: float | None) -> str
     """Describe an answer without results, or an exception, in a few words without personal data."""
     words = [str(status) if status is not None else "", harmless_state(code) or ""]
     text = " ".join(word for word in words if word) or "an unknown error"
-    if status is not None and status < 400:
+    if status is not None and status < CLIENT_ERROR:
         text += " without a result"
     return text if retry_after is None else f"{text}, Retry-After {retry_after:g} s"
 
@@ -362,7 +370,7 @@ def _action_hint(action: str, retryable: bool, family: Family, *, longer: bool) 
     plain = _PLAIN_WORD.fullmatch(action) is not None
     adding = f'add "{action}" to `retry_actions`' if plain else "add its action to `retry_actions`"
     wait = (_MORE_TIME if longer else "") if retryable else f"{adding} and the guard waits for it"
-    if action == _ZIA_LOCK:
+    if action == IMAGE_CHECK:
         return _ZIA_LOCK_HINT.format(again=_again(family), wait=wait if retryable else f", or {wait}")
     text = _KNOWN_LOCK_HINT if retryable else _UNKNOWN_LOCK_HINT
     return text.format(again=_again(family), action=action if plain else "an unrecognised action", wait=wait)

@@ -93,7 +93,7 @@ class GuardReport:
 
     @property
     def blocked(self) -> tuple[RecordOutcome, ...]:
-        """The outcomes of the records of which CRM's last word was a lock or a missing approval."""
+        """The outcomes of the records that CRM most recently refused for a lock or a missing approval."""
         return tuple(outcome for outcome in self.outcomes if outcome.blocked)
 
     @property
@@ -114,7 +114,7 @@ class GuardReport:
 
         Raises:
             NotApprovedError: A record needs an approval or a review. It wins where records are locked too, since
-                no wait mends it; it carries all outcomes.
+                no wait resolves it; it carries all outcomes.
             RecordLockedError: A record is locked.
         """
         error = self._error()
@@ -184,7 +184,7 @@ class GuardError(HTTPError):
 
     @property
     def blocked(self) -> tuple[RecordOutcome, ...]:
-        """The outcomes of the records of which CRM's last word was a lock or a missing approval."""
+        """The outcomes of the records that CRM most recently refused for a lock or a missing approval."""
         return self.report.blocked if self.report else ()
 
     @property

@@ -82,12 +82,12 @@ def test_the_answer_is_urllib3s_own_for_every_combination_of_counters(total):
 def test_a_safe_policy_has_no_cause_no_warning_and_an_error_that_tells_of_all_tries(policy):
     assert unsafe_repeats(policy) == []
     assert warning_about(policy) == ""
-    assert not GuardAdapter(GuardSettings(), max_retries=policy or 0).repeats
+    assert not unsafe_repeats(GuardAdapter(GuardSettings(), max_retries=policy or 0).max_retries)
 
 
 def test_a_number_is_read_as_requests_reads_it():
     assert unsafe_repeats(3) == unsafe_repeats(Retry(3)) != []
-    assert GuardAdapter(GuardSettings(), max_retries=3).repeats
+    assert unsafe_repeats(GuardAdapter(GuardSettings(), max_retries=3).max_retries)
 
 
 @pytest.mark.parametrize(

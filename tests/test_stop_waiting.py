@@ -13,6 +13,7 @@ from requests.adapters import HTTPAdapter
 
 import crm_guard
 from crm_guard import GiveUpReason, GuardAdapter, GuardSettings, RecordLockedError, get_report
+from crm_guard.locks import MemoryLockRegistry
 from crm_guard.simulator import Simulator
 
 ROW = {"data": [{"Company": "Zylker"}]}
@@ -102,7 +103,7 @@ class TestClosing:
     def test_leaves_the_lock_registry_alone(self):
         closed = []
 
-        class Registry(crm_guard.adapter.MemoryLockRegistry):
+        class Registry(MemoryLockRegistry):
             def close(self):
                 closed.append(self)
 

@@ -9,7 +9,6 @@ An answer without a state (204, a missing id, no scope, HTML) leaves the candida
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +16,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from crm_guard._base.codes import BEING_CHECKED, FORBIDDEN, NOT_REVIEWED, UNAUTHORIZED
+from crm_guard._protocol.address import Address
 from crm_guard.remediation import (
     MODULE_NAME,
     PHOTO_FAMILIES,
@@ -37,23 +38,14 @@ IDS_PER_PROBE = 100
 
 _T = TypeVar("_T")
 
-# One pattern parses the guarded URL, so no second parser can see another host in it: it spells out what may come
-# between the scheme and the path, and drops credentials.
-_TARGET = re.compile(
-    r"(?P<scheme>(?i:https?)://)"
-    r"(?:[A-Za-z0-9._~!$&'()*+,;=:%-]*@)?"
-    r"(?P<authority>(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)"
-    r"(?P<prefix>(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*?/crm(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)?"
-    r"/v[0-9]+(?:\.[0-9]+)?)/",
-    re.ASCII,
-)
-
 # The headers that identify the caller and the organisation. No other header of the caller is sent.
 # `Host` is set by callers that use an IP address: the probe must reach the same CRM.
 _HEADERS = frozenset({"host", "authorization", "orgid", "org-id", "x-org-id", "x-crm-org"})
 _HEADER_PREFIXES = ("x-zoho-", "x-com-zoho-")
 
-_SCOPE_REFUSALS = frozenset({(401, "OAUTH_SCOPE_MISMATCH"), (403, "OAUTH_SCOPE_MISMATCH"), (403, "NO_PERMISSION")})
+_SCOPE_REFUSALS = frozenset(
+    {(UNAUTHORIZED, "OAUTH_SCOPE_MISMATCH"), (FORBIDDEN, "OAUTH_SCOPE_MISMATCH"), (FORBIDDEN, "NO_PERMISSION")}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +88,10 @@ def build_probes(*, url: str, module: str, ids: Sequence[str], headers: Mapping[
         ids: Record ids; duplicates are asked once.
         headers: The headers of the guarded request.
     """
-    target = _TARGET.match(url)
-    if target is None or not MODULE_NAME.fullmatch(module):
+    base, kept = Address.of(url).harmless_base, _headers(headers)
+    if base is None or not MODULE_NAME.fullmatch(module):
         return ()
-    base = f"{target['scheme']}{target['authority']}{target['prefix']}/{module}"
-    kept = _headers(headers)
-    return tuple(Probe(f"{base}?{_query(chunk)}", kept, chunk) for chunk in _chunks(ids))
+    return tuple(Probe(f"{base}/{module}?{_query(chunk)}", kept, chunk) for chunk in _chunks(ids))
 
 
 def read_states(body: bytes) -> dict[str, str]:
@@ -156,9 +146,9 @@ def choose(code: str, state: str | None, family: Family) -> Diagnosis:
     state = harmless_state(state)
     if not candidates(code, family):
         return Diagnosis(None, (), "", state)
-    if code == "NOT_REVIEWED":
+    if code == NOT_REVIEWED:
         return _determined(ApprovalCase.REVIEW_PROCESS, family, state)
-    if state == "zia_vision_validation":
+    if state == BEING_CHECKED:
         return Diagnosis(None, candidates(code, family), hint_for_recheck(family), state, recheck=True)
     case, probable = _reading(state or "", family)
     if case is None:

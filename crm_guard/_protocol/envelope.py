@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from crm_guard._base.codes import GUARDED, RECORD_LOCKED, UNAPPROVED
+from crm_guard._protocol.inspection import may_hold_items
+
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-LOCKED: Final = "RECORD_LOCKED"
-UNAPPROVED: Final = frozenset({"NOT_APPROVED", "NOT_REVIEWED"})
-GUARDED: Final = UNAPPROVED | {LOCKED}
 
 _CONTAINERS: Final = ("data", "share", "tags", "portal_invite", "record_locking_configurations")
 _CONVERTED: Final = frozenset({"Contacts", "Deals", "Accounts"})
@@ -115,7 +114,7 @@ class Item:
     def _find_decisive(self) -> dict[str, Any]:
         """Return the item, or the decisive nested error: a missing approval comes before a lock."""
         nested = self._nested
-        for codes in (UNAPPROVED, {LOCKED}):
+        for codes in (UNAPPROVED, {RECORD_LOCKED}):
             for error in nested:
                 if _text(error.get("code")) in codes:
                     return error
@@ -251,7 +250,7 @@ def _sub_items(raw: bytes, index: int, reads: Collection[int]) -> list[Item]:
     if not isinstance(response, dict):
         return [outer] if outer else []
     status = response.get("status_code")
-    if index in reads and isinstance(status, int) and status < 400:
+    if isinstance(status, int) and not may_hold_items(status, reads=index in reads):
         return []
     body = _raw_value(raw, "details", "response", "body")
     envelope = _plain(body, _members.decode(body)) if body.startswith(b"{") else None
@@ -268,7 +267,7 @@ def _raw_value(raw: bytes, *names: str) -> bytes:
 def _is_lock(error: dict[str, Any], actions: Collection[str]) -> bool:
     details = error.get("details")
     action = details.get("action") if isinstance(details, dict) else None
-    return error.get("code") == LOCKED and isinstance(action, str) and action in actions
+    return error.get("code") == RECORD_LOCKED and isinstance(action, str) and action in actions
 
 
 def _text(value: object) -> str:

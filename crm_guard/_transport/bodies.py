@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib3 import HTTPHeaderDict, HTTPResponse, Timeout
 from urllib3.exceptions import HTTPError as TransportError
 
-from crm_guard._base.codes import UNAUTHORIZED
+from crm_guard._base.codes import PROXY_UNAUTHORIZED, UNAUTHORIZED
 from crm_guard._protocol.inspection import READ_METHODS, may_hold_items
 
 if TYPE_CHECKING:
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from requests import PreparedRequest, Response
 
+    from crm_guard.settings import GuardSettings
+
 _PIECE: Final = 64 * 1024
-_CHALLENGES: Final = frozenset({UNAUTHORIZED, 407})
+_CHALLENGES: Final = frozenset({UNAUTHORIZED, PROXY_UNAUTHORIZED})
 """Where a hook authenticates (NTLM), it needs the very connection that such an answer came by."""
 
 
@@ -46,14 +48,14 @@ class BufferedResponse(HTTPResponse):
 
 
 def inspectable_body(
-    request: PreparedRequest, response: Response, limit: int, *, stream: bool, timeout: Any, **_: Any
+    request: PreparedRequest, response: Response, settings: GuardSettings, *, stream: bool, timeout: Any
 ) -> bytes | None:
     """Return the body if items may be in it; read nothing that is not JSON, or belongs to a successful read.
 
     Args:
         request: The request.
         response: Its answer.
-        limit: Bytes, after decompression.
+        settings: The policy.
         stream: As given to the adapter.
         timeout: As given to the adapter.
     """
@@ -67,7 +69,7 @@ def inspectable_body(
     if hooks and status in _CHALLENGES:
         return None
     within = read_timeout(timeout) if stream else None
-    return bounded_body(response, limit, unread=stream or hooks, within=within)
+    return bounded_body(response, settings.max_inspect_bytes, unread=stream or hooks, within=within)
 
 
 def bounded_body(response: Response, limit: int, *, unread: bool, within: float | None = None) -> bytes | None:
@@ -140,14 +142,14 @@ def _take(response: Response, raw: HTTPResponse, limit: int) -> bytes | None:
     except TransportError as exc:
         failure = exc
     rest = _Rewound(raw, lambda: next(pieces, b""), b"".join(taken), failure)
-    response.raw = rest.response(getattr(response.request, "method", None), unpacked=True)
+    response.raw = _response_over(rest, raw, getattr(response.request, "method", None), unpacked=True)
     return None if failure is None else response.content  # raises it, in the words of `requests`
 
 
 def _peek(response: Response, raw: HTTPResponse, limit: int, within: float | None) -> bytes | None:
     """Read a stream and decode what was read, then put it back."""
     rewound = _Rewound(raw, partial(_as_it_comes, raw))
-    response.raw = rewound.response(getattr(response.request, "method", None))
+    response.raw = _response_over(rewound, raw, getattr(response.request, "method", None))
     head = rewound.peek(limit + 1, within)
     if head is None or len(head) > limit:
         return None
@@ -169,6 +171,40 @@ def _as_it_comes(raw: HTTPResponse) -> bytes:
         return raw.read(_PIECE, decode_content=False)
 
 
+def _response_over(
+    stream: io.RawIOBase, rest: HTTPResponse, method: str | None, *, unpacked: bool = False
+) -> HTTPResponse:
+    """Return a response like `rest`, with another stream as its body.
+
+    Args:
+        stream: The body.
+        rest: The response that the stream was made of.
+        method: HTTP method.
+        unpacked: Whether the stream gives the decompressed body.
+    """
+    headers = rest.headers
+    if unpacked:
+        headers = HTTPHeaderDict(headers)
+        headers.discard("Content-Encoding")
+    again = BufferedResponse(
+        body=stream,
+        headers=headers,
+        status=rest.status,
+        version=rest.version,
+        reason=rest.reason,
+        preload_content=False,
+        decode_content=rest.decode_content,
+        original_response=getattr(rest, "_original_response", None),
+        retries=rest.retries,
+        enforce_content_length=False,  # the one that is read from does
+        request_method=method,
+        request_url=rest.url,
+    )
+    again.lent = rest.connection  # reading to the end gives it back to the pool
+    again.version_string = rest.version_string
+    return again
+
+
 class _Rewound(io.RawIOBase):
     """A stream whose beginning has been read already: gives it again, and then goes on with the rest.
 
@@ -187,40 +223,10 @@ class _Rewound(io.RawIOBase):
     ) -> None:
         super().__init__()
         self._rest = rest
-        self._connection = rest.connection  # reading to the end gives it back to the pool
         self._more = more
         self._ready = bytearray(ready)
         self._failure = failure
         self._ended = failure is not None
-
-    def response(self, method: str | None, *, unpacked: bool = False) -> HTTPResponse:
-        """Return a response like the original, with this stream as its body.
-
-        Args:
-            method: HTTP method.
-            unpacked: Whether the stream gives the decompressed body.
-        """
-        headers = self._rest.headers
-        if unpacked:
-            headers = HTTPHeaderDict(headers)
-            headers.discard("Content-Encoding")
-        again = BufferedResponse(
-            body=self,
-            headers=headers,
-            status=self._rest.status,
-            version=self._rest.version,
-            reason=self._rest.reason,
-            preload_content=False,
-            decode_content=self._rest.decode_content,
-            original_response=getattr(self._rest, "_original_response", None),
-            retries=self._rest.retries,
-            enforce_content_length=False,  # the one that is read from does
-            request_method=method,
-            request_url=self._rest.url,
-        )
-        again.lent = self._connection
-        again.version_string = self._rest.version_string
-        return again
 
     def isclosed(self) -> bool:
         """Return whether all of the body was given, as `http.client` does."""

@@ -164,11 +164,10 @@ class Performer:
                 self._context.refresh(request)
                 self._headers = request.headers
         stream, timeout = self._options["stream"], self._options["timeout"]
-        limit = self._context.settings.max_inspect_bytes
         self._received = self._answer = None
         self._sends += 1
         self._received = response = self._channel.transmit(request, **self._options)
-        body = inspectable_body(request, response, limit, stream=stream, timeout=timeout)
+        body = inspectable_body(request, response, self._context.settings, stream=stream, timeout=timeout)
         self._answer = answer = self._read(response, body)
         return answer
 

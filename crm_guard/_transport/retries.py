@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from urllib3 import Retry
 
+from crm_guard._base.codes import TOO_MANY_REQUESTS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_REFUSED: Final = 429
 _WRITES: Final = ("POST", "PUT", "PATCH", "DELETE")
 _CODES_SHOWN: Final = 4
 
@@ -47,7 +48,7 @@ def warning_about(policy: object) -> str:
 def _statuses(policy: Retry) -> Iterator[str]:
     if not _allows_retry(policy.status):
         return
-    codes = {*policy.status_forcelist, *policy.RETRY_AFTER_STATUS_CODES} - {_REFUSED}
+    codes = {*policy.status_forcelist, *policy.RETRY_AFTER_STATUS_CODES} - {TOO_MANY_REQUESTS}
     forced = {code for code in codes if _repeats(policy, code)}
     by_retry_after = {code for code in codes - forced if _repeats(policy, code, has_retry_after=True)}
     if forced:

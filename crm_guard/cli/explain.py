@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
+from crm_guard._base.codes import CLIENT_ERROR, SERVER_ERROR
 from crm_guard._protocol.address import Address
 from crm_guard._protocol.answer import Answer, read_answer
 from crm_guard._protocol.envelope import Envelope, read_envelope
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
 
     from crm_guard.outcomes import CallError, RecordOutcome
 
-_CLIENT_ERROR: Final = 400
 _USAGE_ERROR: Final = 2
 _RETRY_AFTER: Final = re.compile(r"(?im)^retry-after:[ \t]*(\d{1,6})[ \t]*\r?$")
-_SERVER_ERROR: Final = 500
 _SERVER_ERRORS: Final = frozenset({"INTERNAL_ERROR", "INTERNAL_SERVER_ERROR"})
 # Possessive quantifiers never backtrack: a head of any length is scanned once, in constant memory.
 _HEAD: Final = re.compile(r"HTTP/[\d.]++ (\d{3})[^\r\n]*+\r?\n(?:[^\r\n]++\r?\n)*+\r?\n")
@@ -104,7 +103,7 @@ def explain(question: Question) -> Explanation:
         CommandError: The text is not JSON.
     """
     given, body, retry_after = _parse_paste(question)
-    status = given or _CLIENT_ERROR
+    status = given or CLIENT_ERROR
     envelope = read_envelope(body)
     method, path = _call_of(question, envelope)
     address = Address.of(path)
@@ -115,7 +114,7 @@ def explain(question: Question) -> Explanation:
     call = read_request(method, address, lambda: question.request)
     answer = read_answer(None, status, body, call, retry_after=retry_after)
     if given is None and answer.error.code in _SERVER_ERRORS:
-        answer = read_answer(None, _SERVER_ERROR, body, call)
+        answer = read_answer(None, SERVER_ERROR, body, call)
     outcomes = _outcomes_of(answer, Judge(call, load_settings().retry_actions, version), question.state)
     if given is None and not answer.error.code:  # no sign that the call failed
         return replace(shown, outcomes=outcomes if answer.envelope is not None else ())

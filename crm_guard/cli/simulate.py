@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from crm_guard._base.codes import CLIENT_ERROR
 from crm_guard.cli.terminal import CommandError, harmless, make_console
 from crm_guard.simulator import Reply, Request, Simulator, State
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _POLL_SECONDS: Final = 0.5
-_CLIENT_ERROR: Final = 400
 _PICTURE: Final = b"\x89PNG\r\n\x1a\n" + bytes(64)
 _SAMPLES_SHOWN: Final = 2
 
@@ -111,7 +111,7 @@ def _curl(crm: Simulator, lead: str) -> str:
 
 def _call_logger(console: Console) -> Callable[[Request, Reply], None]:
     def log(request: Request, reply: Reply) -> None:
-        style = "green" if reply.status < _CLIENT_ERROR else "red"
+        style = "green" if reply.status < CLIENT_ERROR else "red"
         line = Text.assemble((f"{reply.status:>3}", style), f" {request.method:<6} {harmless(request.path)}")
         console.print(line, soft_wrap=True)
 
