@@ -15,7 +15,7 @@ is sent again only while CRM refuses all of it, so each answer replaces the one 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from crm_guard._protocol.endpoints import Resend
 from crm_guard._protocol.matching import match, match_named, repointed
@@ -25,13 +25,14 @@ from crm_guard._protocol.slots import Fate, Slot, certain, fate_of, order_of, re
 from crm_guard.outcomes import GiveUpReason
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from crm_guard._protocol.answer import Answer
     from crm_guard._protocol.envelope import Item
     from crm_guard.outcomes import CallError
 
 R = TypeVar("R")
+_Absorbed: TypeAlias = "tuple[tuple[Slot, ...], GiveUpReason | None]"
 
 
 class Exchange(Generic[R]):
@@ -71,7 +72,7 @@ class Exchange(Generic[R]):
         self._actions, self._replayable = actions, replayable
         self._sent: tuple[int, ...] = ()
         self.slots = slots_of(request, first.envelope, actions)
-        self.reason = self.may_resend() if self.pending else None
+        self.reason = self.may_resend()
 
     @property
     def items(self) -> list[Item]:
@@ -122,10 +123,7 @@ class Exchange(Generic[R]):
 
     def may_resend(self) -> GiveUpReason | None:
         """Return None if what is pending may be sent again, or why not, whatever the budgets."""
-        if not self._replayable:
-            return GiveUpReason.NOT_REPLAYABLE
-        known = (certain if self.divisible else refused_whole)(self.slots, self.pending, self.request)
-        return None if known and not self.latest.failed else GiveUpReason.UNMATCHED
+        return self._obstacle(self.slots)
 
     def give_up(self, reason: GiveUpReason, error: CallError | None = None) -> None:
         """Stop: whatever is pending stays as it is."""
@@ -145,10 +143,9 @@ class Exchange(Generic[R]):
         """Take in the answer to the most recent send. Safe to repeat, also after an interrupt half way."""
         self.attempts, self.latest, self.alone = self.flight, answer, False
         self.precedents.add(answer)
-        if self.divisible:
-            self._absorb_part(answer)
-        else:
-            self._absorb_whole(answer)
+        slots, reason = (self._part_with if self.divisible else self._whole_with)(answer)
+        self.reason = self.reason or reason
+        self.slots = slots  # last: until then the send is in flight, and its answer is absorbed again
 
     def lost(self) -> None:
         """Record that the most recent send may have arrived, and that no answer will come. Safe to repeat."""
@@ -160,29 +157,22 @@ class Exchange(Generic[R]):
         self.attempts = self.flight if begun else self.attempts
         self.slots = self._as(Fate.LOCKED)
 
-    # -- reading answers
+    # -- reading answers: each returns the slots, and why these may not be sent again
 
-    def _absorb_whole(self, answer: Answer[R]) -> None:
+    def _whole_with(self, answer: Answer[R]) -> _Absorbed:
         if answer.failed or not answer.conclusive:
-            self._follow_up(answer)
-            return
-        self.slots = slots_of(self.request, answer.envelope, self._actions) if answer.envelope else ()
-        if self.pending:
-            self.reason = self.may_resend()
+            return self._follow_up(answer)
+        slots = slots_of(self.request, answer.envelope, self._actions) if answer.envelope else ()
+        return slots, self._obstacle(slots)
 
-    def _absorb_part(self, answer: Answer[R]) -> None:
-        envelope = answer.envelope
+    def _part_with(self, answer: Answer[R]) -> _Absorbed:
+        envelope, request = answer.envelope, self.request
         if answer.failed or envelope is None or (envelope.bare and len(self._sent) > 1):
-            self._follow_up(answer)
-            return
+            return self._follow_up(answer)
         ids = [self._requested_id(self.slots[number]) for number in self._sent]
-        request = self.request
+        ordered = request.endpoint.ordered
         matched = match(
-            envelope.items,
-            ids,
-            container=request.container,
-            ids_only=request.ids_only,
-            ordered=request.endpoint.ordered,
+            envelope.items, ids, container=request.container, ids_only=request.ids_only, ordered=ordered
         )
         found = _by_index(matched, envelope.items) if matched else match_named(envelope.items, ids)
         slots = list(self.slots)
@@ -193,18 +183,24 @@ class Exchange(Generic[R]):
                 if item is not None
                 else slots[number]._replace(fate=self._fate_of_lost)
             )
-        self.slots = tuple(slots)
         still_locked = any(slots[number].fate is Fate.LOCKED for number in self._sent)
         if len(found) < len(self._sent) or (matched is None and still_locked):
-            self.reason = GiveUpReason.UNMATCHED
-        elif self.pending:
-            self.reason = self.may_resend()
+            return tuple(slots), GiveUpReason.UNMATCHED
+        return tuple(slots), self._obstacle(slots)
 
-    def _follow_up(self, answer: Answer[R]) -> None:
+    def _follow_up(self, answer: Answer[R]) -> _Absorbed:
         """Stop at an answer without results; unless CRM refused the call with it, the records may be written."""
         self.error = answer.error
-        self.slots = self._as(Fate.LOCKED if answer.error.refused else self._fate_of_lost)
-        self.reason = GiveUpReason.FOLLOW_UP
+        return self._as(Fate.LOCKED if answer.error.refused else self._fate_of_lost), GiveUpReason.FOLLOW_UP
+
+    def _obstacle(self, slots: Sequence[Slot]) -> GiveUpReason | None:
+        pending = [number for number, slot in enumerate(slots) if slot.fate is Fate.LOCKED]
+        if not pending:
+            return None
+        if not self._replayable:
+            return GiveUpReason.NOT_REPLAYABLE
+        known = (certain if self.divisible else refused_whole)(slots, pending, self.request)
+        return None if known and not self.latest.failed else GiveUpReason.UNMATCHED
 
     def _updated(self, number: int, sent_index: int, item: Item) -> Slot:
         slot = self.slots[number]

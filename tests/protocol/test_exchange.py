@@ -11,8 +11,9 @@ import pytest
 from crm_guard import GiveUpReason
 from crm_guard._protocol.address import Address
 from crm_guard._protocol.answer import Answer, read_answer
-from crm_guard._protocol.exchange import Exchange, Fate
+from crm_guard._protocol.exchange import Exchange
 from crm_guard._protocol.request_records import CrmRequest, Part, read_request
+from crm_guard._protocol.slots import Fate
 from crm_guard.outcomes import CallError
 
 BASE = "https://www.zohoapis.com/crm/v8/"
@@ -158,6 +159,25 @@ def test_p2_a_record_that_the_answer_does_not_name_is_uncertain(batch):
     batch.absorb(answer(batch.request, locked(C)))
     assert fates(batch) == [SETTLED, UNCERTAIN, LOCKED, SETTLED]
     assert batch.reason is GiveUpReason.UNMATCHED
+
+
+def test_p2_an_answer_that_leaves_out_a_record_ends_the_call_even_if_nothing_else_is_locked(batch):
+    batch.sending([1, 2])
+    batch.absorb(answer(batch.request, success(C)))
+    assert fates(batch) == [SETTLED, UNCERTAIN, SETTLED, SETTLED]
+    assert batch.reason is GiveUpReason.UNMATCHED
+
+
+def test_an_answer_with_more_items_than_records_is_believed_but_not_acted_on(batch):
+    batch.sending([1, 2])
+    batch.absorb(answer(batch.request, success(B), locked(C), success(D)))
+    assert fates(batch) == [SETTLED, SETTLED, LOCKED, SETTLED]
+    assert batch.reason is GiveUpReason.UNMATCHED
+    other = begun(update(A, B, C, D), success(A), locked(B), locked(C), invalid(3))
+    other.sending([1, 2])
+    other.absorb(answer(other.request, success(B), success(C), success(D)))
+    assert fates(other) == [SETTLED] * 4
+    assert other.reason is None
 
 
 def test_items_are_matched_by_the_records_they_name_and_not_by_their_place(batch):
@@ -413,7 +433,11 @@ def test_the_same_id_twice_is_the_same_wish_so_nothing_is_overtaken():
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        ("POST", "__composite_requests", {"__composite_requests": [{"method": "PUT", "uri": f"/crm/v8/Leads/{A}"}]}),
+        (
+            "POST",
+            "__composite_requests",
+            {"__composite_requests": [{"method": "PUT", "uri": f"/crm/v8/Leads/{A}"}]},
+        ),
         ("POST", "Leads/actions/mass_convert", {"ids": [A, B]}),
     ],
 )
@@ -423,6 +447,17 @@ def test_endpoints_whose_parts_may_be_hidden_are_never_sent_again(method, path, 
     exchange = Exchange(request, given, (ZIA,))
     assert exchange.may_resend() is GiveUpReason.UNMATCHED
     assert exchange.return_unmodified
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("__composite_requests", {"__composite_requests": [{"method": "PUT", "uri": f"/crm/v8/Leads/{A}"}]}),
+        ("Leads/actions/mass_convert", {"ids": [A]}),
+    ],
+)
+def test_endpoints_that_are_never_sent_again_are_not_for_one_record_either(path, body):
+    assert begun(of("POST", path, body), UNNAMED, status=400).reason is GiveUpReason.UNMATCHED
 
 
 def test_a_whole_call_is_sent_again_only_if_all_of_it_was_refused():

@@ -53,6 +53,11 @@ def test_a_huge_factor_ends_at_the_longest_wait_and_never_overflows():
     assert huge == [1] + [5] * 1999
 
 
+def test_a_factor_that_leaps_over_every_float_ends_at_the_longest_wait():
+    leaps = first_waits(5, wait_initial=1e-300, wait_max=5, wait_exp_base=1e200, wait_jitter=0)
+    assert leaps == [1e-300, pytest.approx(1e-100), 5, 5, 5]
+
+
 def test_waits_have_no_end_however_small_the_factor():
     last = first_waits(20_000, wait_initial=1, wait_max=5, wait_exp_base=1.05, wait_jitter=0)[-1]
     assert last == 5
@@ -94,7 +99,9 @@ def test_the_next_wait_is_kept_until_another_is_drawn():
     assert (pace.delay, pace.draw(), pace.delay, pace.draw(), pace.delay) == (0.0, 1, 1, 2, 2)
 
 
-@pytest.mark.parametrize(("asked", "delay"), [(None, 3.0), (0.0, 3.0), (2.9, 3.0), (3.1, 3.1), (86_400.0, 86_400.0)])
+@pytest.mark.parametrize(
+    ("asked", "delay"), [(None, 3.0), (0.0, 3.0), (2.9, 3.0), (3.1, 3.1), (86_400.0, 86_400.0)]
+)
 def test_crm_may_ask_for_a_longer_wait_and_never_for_a_shorter_one(asked, delay):
     pace = pacing()
     assert pace.draw(asked) == delay
@@ -145,7 +152,9 @@ def test_the_time_budget_begins_once():
     assert pace.deadline == START + 10
 
 
-@pytest.mark.parametrize(("attempts", "limit"), [(1, None), (2, None), (3, GiveUpReason.ATTEMPTS), (4, GiveUpReason.ATTEMPTS)])
+@pytest.mark.parametrize(
+    ("attempts", "limit"), [(1, None), (2, None), (3, GiveUpReason.ATTEMPTS), (4, GiveUpReason.ATTEMPTS)]
+)
 def test_no_more_sends_than_the_settings_allow(attempts, limit):
     pace = pacing(attempts=3)
     assert pace.limit(attempts=attempts, credits=None, now=START) is limit
@@ -166,7 +175,8 @@ def test_without_a_least_only_the_last_credit_counts():
 
 
 @pytest.mark.parametrize(
-    ("late", "limit"), [(0, None), (6.99, None), (7, None), (7.01, GiveUpReason.TIMEOUT), (11, GiveUpReason.TIMEOUT)]
+    ("late", "limit"),
+    [(0, None), (6.99, None), (7, None), (7.01, GiveUpReason.TIMEOUT), (11, GiveUpReason.TIMEOUT)],
 )
 def test_a_wait_that_would_end_after_the_deadline_does_not_begin(late, limit):
     pace = pacing(timeout=10)

@@ -15,7 +15,7 @@ from crm_guard._protocol.matching import resolve
 from crm_guard._protocol.request_records import read_request
 from crm_guard.remediation import candidates
 
-CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.json"))
+CORPUS = sorted((Path(__file__).parents[1] / "corpus").glob("*.json"))
 ACTIONS = ("zia_vision_processing",)
 PREFIX = "https://www.zohoapis.com"
 

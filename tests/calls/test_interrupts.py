@@ -15,7 +15,7 @@ import crm_guard
 from crm_guard import EventKind, GiveUpReason, get_report
 from crm_guard.clock import Wake
 from crm_guard.locks import MemoryLockRegistry, WaitContext
-from tests.bulk.world import CALLS, ORIGIN, Guarded, add_leads, guarded, prepared
+from tests.calls.world import CALLS, ORIGIN, Guarded, add_leads, guarded, prepared
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ from crm_guard.remediation import ApprovalCase, Family, candidates, hint_for_can
 
 REJECTED, RECORD, IMAGE, PROCESS, REVIEW = ApprovalCase
 PHOTOS = (Family.PHOTO_READ, Family.PHOTO_WRITE)
-CORPUS = Path(__file__).parent / "corpus"
+CORPUS = Path(__file__).parents[1] / "corpus"
 LEADS = "https://www.zohoapis.com/crm/v8/Leads"
 TOKEN = "Zoho-oauthtoken 1000.secret"
 STATES = (
