@@ -70,7 +70,7 @@ def until(condition, seconds=30.0):
 
 def told_dead(log):
     """Return record and code of every dead letter in the worker's log."""
-    return re.findall(r"(\S+) is not known to be written: (\w+)\. (?=\S)", log.read_text())
+    return re.findall(r"(\S+) may not have been written: (\w+)\. (?=\S)", log.read_text())
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
