@@ -12,7 +12,7 @@ from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
 
 from crm_guard._base.imports import first_import
-from crm_guard._protocol.address import tail_finder
+from crm_guard._protocol.crm_url import tail_finder
 from crm_guard._protocol.inspection import marked
 from crm_guard._transport.advice import warn, warn_of_multiplied_sends
 from crm_guard._transport.bodies import inspectable_body

@@ -16,10 +16,10 @@ from requests.structures import CaseInsensitiveDict
 from crm_guard._base.codes import CLIENT_ERROR
 from crm_guard._base.credentials import bare_headers, bare_url
 from crm_guard._base.retry_after import seconds_to_wait
-from crm_guard._protocol.address import Address, tail_finder
 from crm_guard._protocol.answer import read_answer
+from crm_guard._protocol.crm_url import CrmUrl, tail_finder
 from crm_guard._protocol.inspection import READ_METHODS, may_hold_items
-from crm_guard._protocol.judging import Judge, error_in, outcomes_in
+from crm_guard._protocol.record_outcomes import Judge, error_in, outcomes_in
 from crm_guard._protocol.request_records import read_request
 from crm_guard.outcomes import CallError, GiveUpReason, RecordOutcome, shown_id
 from crm_guard.remaining import RemainingRequest
@@ -340,7 +340,7 @@ def _read(response: Response) -> GuardReport | None:
         return None
     method, url = request.method or "", request.url or ""
     # The guard that sent it knows which URLs are CRM calls: a gateway may have paths of its own.
-    address = Address(url, getattr(getattr(response, "connection", None), "tail_of", _usual_tail)(url))
+    address = CrmUrl(url, getattr(getattr(response, "connection", None), "tail_of", _usual_tail)(url))
     if address.tail < 0 or not may_hold_items(status, reads=method in READ_METHODS):
         return None
     body = _body_of(response)

@@ -14,7 +14,7 @@ from crm_guard import (
     NotApprovedError,
     RecordLockedError,
 )
-from crm_guard._transport.hooks import emit, log_event
+from crm_guard._transport.event_log import emit, log_event
 
 URL = "https://www.zohoapis.com/crm/v8/Leads"
 

@@ -11,21 +11,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from crm_guard._protocol import early
-from crm_guard._protocol.ending import ending_of
+from crm_guard._protocol.call_result import ending_of
 from crm_guard._protocol.exchange import Exchange
 from crm_guard._protocol.facts import Facts
-from crm_guard._protocol.judging import Judge, error_in, outcomes_in, outcomes_of, unanswered_outcomes, unapproved
-from crm_guard._protocol.pacing import Pacing
+from crm_guard._protocol.record_outcomes import (
+    Judge,
+    error_in,
+    outcomes_in,
+    outcomes_of,
+    unanswered_outcomes,
+    unapproved,
+)
 from crm_guard._protocol.slots import Fate
 from crm_guard._protocol.steps import Ask, Broken, Ending, Send, Share, Tell, Wait, Waited
 from crm_guard._protocol.telling import Teller
+from crm_guard._protocol.waits_and_budgets import Pacing
 from crm_guard.events import EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from crm_guard._protocol.address import Address
     from crm_guard._protocol.answer import Answer
+    from crm_guard._protocol.crm_url import CrmUrl
     from crm_guard._protocol.request_records import CrmRequest, Part
     from crm_guard._protocol.steps import Steps
     from crm_guard.settings import GuardSettings
@@ -41,14 +48,14 @@ class Conversation(Generic[R]):
         address: Its URL.
         method: HTTP method.
         settings: The policy.
-        random: As for :class:`~crm_guard._protocol.pacing.Pacing`.
+        random: As for :class:`~crm_guard._protocol.waits_and_budgets.Pacing`.
         replayable: Whether the body can be sent again.
     """
 
     def __init__(
         self,
         request: CrmRequest,
-        address: Address,
+        address: CrmUrl,
         method: str,
         settings: GuardSettings,
         random: Callable[[], float],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from crm_guard._base.codes import CLIENT_ERROR, RECORD_LOCKED
-from crm_guard._protocol.judging import early_outcomes, error_in, outcomes_in
+from crm_guard._protocol.record_outcomes import early_outcomes, error_in, outcomes_in
 from crm_guard._protocol.request_records import Part
 from crm_guard._protocol.steps import Ending, Send, Share, Tell, Wait
 from crm_guard.events import EventKind
@@ -15,8 +15,8 @@ from crm_guard.remediation import Family
 if TYPE_CHECKING:
     from crm_guard._protocol.answer import Answer
     from crm_guard._protocol.facts import Facts
-    from crm_guard._protocol.pacing import Pacing
     from crm_guard._protocol.steps import Broken, Steps
+    from crm_guard._protocol.waits_and_budgets import Pacing
     from crm_guard.events import GuardEvent
 
 _WHOLE: Final = Part()

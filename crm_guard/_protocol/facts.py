@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from crm_guard._protocol.judging import Judge
+    from crm_guard._protocol.record_outcomes import Judge
     from crm_guard._protocol.request_records import CrmRequest
     from crm_guard._protocol.telling import Teller
     from crm_guard.settings import GuardSettings

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import unquote_plus
 
-from crm_guard._protocol.address import Address
+from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.endpoints import Endpoint, IdsIn, Route, locate
 from crm_guard._protocol.envelope import identifier
 from crm_guard._protocol.json_spans import Span, elements, members, pick, splice
@@ -76,7 +76,7 @@ class CrmRequest:
         return self.narrower(indexes)
 
 
-def read_request(method: str, address: Address, body: _Body, *, external: bool = False) -> CrmRequest:
+def read_request(method: str, address: CrmUrl, body: _Body, *, external: bool = False) -> CrmRequest:
     """Find the records that a request names.
 
     Args:
@@ -168,7 +168,7 @@ def _sub_route(sub: object) -> Route | None:
     method, uri = sub.get("method"), sub.get("uri")
     if not isinstance(method, str) or not isinstance(uri, str):
         return None
-    return locate(method.upper(), Address.of(uri).path)
+    return locate(method.upper(), CrmUrl.of(uri).path)
 
 
 def _object(body: _Body) -> tuple[str, dict[str, Span]]:

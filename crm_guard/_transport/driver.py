@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from crm_guard._protocol.address import Address
 from crm_guard._protocol.conversation import Conversation
+from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.request_records import read_request
 from crm_guard._protocol.steps import Broken, Ending
 from crm_guard._transport.bodies import make_usable
-from crm_guard._transport.messages import body_bytes, replayable
+from crm_guard._transport.http_copies import body_bytes, replayable
 from crm_guard._transport.performer import Performer
-from crm_guard._transport.results import Results, summary_of
+from crm_guard._transport.response_and_report import Results, summary_of
 from crm_guard.report import GuardError, attach_report
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Driver:
         token: object,
     ) -> None:
         self._context, self._request, self._options = context, request, options
-        address, method = Address(request.url or "", tail), request.method or ""
+        address, method = CrmUrl(request.url or "", tail), request.method or ""
         external = "X-EXTERNAL" in request.headers
         named = read_request(method, address, lambda: body_bytes(request), external=external)
         self._conversation: Conversation[Response] = Conversation(

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from crm_guard._base.retry_after import seconds_to_wait
 from crm_guard._protocol.answer import Answer, read_answer
-from crm_guard._protocol.approval import build_probes
+from crm_guard._protocol.approval_probe import build_probes
 from crm_guard._protocol.steps import Ask, Broken, Send, Share, Tell, Wait, Waited
 from crm_guard._transport.bodies import body_at_hand, inspectable_body
-from crm_guard._transport.diagnosis import ask
-from crm_guard._transport.hooks import emit
-from crm_guard._transport.messages import Trail, copy_of, never_sent
+from crm_guard._transport.event_log import emit
+from crm_guard._transport.http_copies import Trail, copy_of, never_sent
+from crm_guard._transport.probe_thread import ask
 from crm_guard._transport.tap import Tap
 from crm_guard.clock import Wake
 from crm_guard.locks import Unshared, WaitContext
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from requests import PreparedRequest, Response
 
-    from crm_guard._protocol.address import Address
+    from crm_guard._protocol.crm_url import CrmUrl
     from crm_guard._protocol.request_records import CrmRequest
     from crm_guard._protocol.steps import Step
     from crm_guard._transport.context import Channel, Context
@@ -53,7 +53,7 @@ class Performer:
         channel: Channel,
         request: PreparedRequest,
         options: Mapping[str, Any],
-        address: Address,
+        address: CrmUrl,
         named: CrmRequest,
         token: object,
     ) -> None:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from crm_guard._protocol.approval import Probe
+    from crm_guard._protocol.approval_probe import Probe
 
 
 class ScopeMemory:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.text import Text
 
 from crm_guard._base.codes import CLIENT_ERROR, SERVER_ERROR
-from crm_guard._protocol.address import Address
 from crm_guard._protocol.answer import Answer, read_answer
+from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.envelope import Envelope, read_envelope
-from crm_guard._protocol.judging import Judge, error_in, outcomes_in
+from crm_guard._protocol.record_outcomes import Judge, error_in, outcomes_in
 from crm_guard._protocol.request_records import read_request
 from crm_guard.cli.outcomes import as_json, full_line, listed
 from crm_guard.cli.terminal import CommandError, harmless, make_console, signs, write_json
@@ -106,7 +106,7 @@ def explain(question: Question) -> Explanation:
     status = given or CLIENT_ERROR
     envelope = read_envelope(body)
     method, path = _call_of(question, envelope)
-    address = Address.of(path)
+    address = CrmUrl.of(path)
     version = address.version or "v8"
     shown = Explanation(
         method=method, path=f"/crm/{version}/{address.rest}", guessed=not (question.method and question.path)

@@ -12,7 +12,7 @@ import random
 import statistics
 
 from crm_guard import GuardSettings
-from crm_guard._protocol.pacing import waits
+from crm_guard._protocol.waits_and_budgets import waits
 from crm_guard.locks.table import LockTable
 
 ROUNDS = 4000

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crm_guard import GiveUpReason, get_report
-from crm_guard._protocol.address import Address
+from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.envelope import read_envelope
 from crm_guard._protocol.matching import repointed
 from crm_guard._protocol.request_records import read_request
@@ -385,5 +385,5 @@ class TestTheMergedAnswer:
 def test_records_of_a_call_are_found_for_every_endpoint_of_these_tests():
     for call in CALLS.values():
         request = call.of([ONE, TWO])
-        found = read_request(request.method, Address.of(request.url), lambda request=request: request.body)
+        found = read_request(request.method, CrmUrl.of(request.url), lambda request=request: request.body)
         assert found.ids == (ONE, TWO), call.name

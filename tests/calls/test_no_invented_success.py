@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crm_guard import CallError, GiveUpReason, get_report
-from crm_guard._protocol.address import Address
 from crm_guard._protocol.answer import read_answer
+from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.request_records import read_request
 from crm_guard.simulator import FaultKind
 
@@ -158,7 +158,7 @@ def test_no_schedule_of_answers_makes_a_success_that_none_of_them_carries(name, 
 class TestTheOneFunctionThatDecides:
     def answer(self, method: str, path: str, status: int, body: Any) -> Any:
         url = f"{ORIGIN}/crm/v8/{path}"
-        call = read_request(method, Address.of(url), lambda: None)
+        call = read_request(method, CrmUrl.of(url), lambda: None)
         return read_answer(
             None, status, body if isinstance(body, bytes | None) else json.dumps(body).encode(), call
         )

@@ -9,7 +9,7 @@ import requests
 import responses
 
 from crm_guard import ApprovalCase, GuardAdapter, GuardSettings, NotApprovedError, get_report
-from crm_guard._protocol.address import Address
+from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.request_records import read_request
 from crm_guard.simulator import FaultKind
 
@@ -402,7 +402,7 @@ def test_reading_a_refusal_is_linear_in_its_records():
     items = [{"code": "X", "details": {"id": i}, "message": "", "status": "error"} for i in ids[1:]]
     url = ORIGIN + "Leads/actions/mass_update"
     body = json.dumps({"ids": ids, "data": [{}]}).encode()
-    call = read_request("POST", Address.of(url), lambda: body)
+    call = read_request("POST", CrmUrl.of(url), lambda: body)
     assert len(call.ids) == 8_001
     report = get_report(
         answered("POST", "Leads/actions/mass_update", {"ids": ids, "data": [{}]}, 400, {"data": items})

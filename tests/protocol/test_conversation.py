@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crm_guard import EventKind, GiveUpReason, GuardEvent, GuardSettings
-from crm_guard._protocol.address import Address
 from crm_guard._protocol.answer import Answer, read_answer
 from crm_guard._protocol.conversation import Conversation
+from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.request_records import Part, read_request
 from crm_guard._protocol.steps import Ask, Broken, Ending, Send, Share, Step, Tell, Wait, Waited
 from crm_guard.outcomes import CallError, RecordOutcome
@@ -88,7 +88,7 @@ class Call:
     ) -> None:
         self.method, self.url = method, f"{ORIGIN}/crm/v8/{path}"
         self.body = json.dumps(body).encode() if isinstance(body, dict) else body
-        self.address = Address.of(self.url)
+        self.address = CrmUrl.of(self.url)
         self.request = read_request(method, self.address, lambda: self.body, external=external)
         self.settings = GuardSettings(**policy)
         self.conversation: Conversation[int] = Conversation(

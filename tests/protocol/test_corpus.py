@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from crm_guard._protocol.address import Address
+from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.endpoints import Resend
 from crm_guard._protocol.envelope import read_envelope
 from crm_guard._protocol.inspection import MARK
@@ -25,7 +25,7 @@ def load(path):
     request, response = case["request"], case["response"]
     query = request.get("raw_url_query") or urlencode(request["query"])
     url = f"{PREFIX}{request['path']}" + (f"?{query}" if query else "")
-    address = Address.of(url)
+    address = CrmUrl.of(url)
     body = request["body"]
     sent = body.encode() if isinstance(body, str) else json.dumps(body).encode() if body is not None else None
     call = read_request(request["method"], address, lambda: sent, external="X-EXTERNAL" in str(request))

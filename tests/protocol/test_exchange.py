@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from crm_guard import GiveUpReason
-from crm_guard._protocol.address import Address
 from crm_guard._protocol.answer import Answer, read_answer
+from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.exchange import Exchange
 from crm_guard._protocol.request_records import CrmRequest, Part, read_request
 from crm_guard._protocol.slots import Fate
@@ -39,7 +39,7 @@ def invalid(index: int) -> dict[str, Any]:
 
 def of(method: str, path: str, body: Any = None, *, external: bool = False) -> CrmRequest:
     sent = None if body is None else json.dumps(body).encode()
-    return read_request(method, Address.of(BASE + path), lambda: sent, external=external)
+    return read_request(method, CrmUrl.of(BASE + path), lambda: sent, external=external)
 
 
 def update(*ids: str) -> CrmRequest:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crm_guard._protocol import json_spans as _spans
-from crm_guard._protocol.address import Address
+from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.envelope import Item, read_envelope
 from crm_guard._protocol.matching import match, match_named, match_response, pointed_index, records, repointed
 from crm_guard._protocol.request_records import read_request
@@ -170,7 +170,7 @@ class TestFourTimesTheRowsTakeFourTimesTheWork:
             assert envelope is not None
 
             def run() -> None:
-                call = read_request("POST", Address.of(f"{ORIGIN}Leads/actions/add_tags"), lambda: body)
+                call = read_request("POST", CrmUrl.of(f"{ORIGIN}Leads/actions/add_tags"), lambda: body)
                 matched = match_response(call, envelope)
                 assert matched is not None
                 assert records(call, envelope, matched) == records(call, envelope, None) == sent[::-1]

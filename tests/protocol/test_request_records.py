@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crm_guard._protocol.address import Address
+from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.envelope import read_envelope
 from crm_guard._protocol.matching import resolve
 from crm_guard._protocol.request_records import Part, read_request
@@ -17,7 +17,7 @@ BASE = "https://www.zohoapis.com/crm/v8/"
 
 def call_of(method, path, body=None, **options):
     sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    return read_request(method, Address.of(BASE + path), lambda: sent, **options)
+    return read_request(method, CrmUrl.of(BASE + path), lambda: sent, **options)
 
 
 def refuse(**details):
@@ -102,7 +102,7 @@ class TestTheRecordsOfARequest:
             pytest.fail("a photo has no records in it")
 
         for method, path in (("POST", "Leads/1/photo"), ("PUT", "Leads/1"), ("GET", "Leads"), ("POST", "coql")):
-            assert read_request(method, Address.of(BASE + path), body).names_one
+            assert read_request(method, CrmUrl.of(BASE + path), body).names_one
 
     def test_of_a_composite_call_are_those_of_its_sub_requests(self):
         subs = [
@@ -211,6 +211,6 @@ def test_no_body_at_all_makes_the_reader_raise(documents, data, target, external
             part = call.narrow([position])
             assert part.url is None or part.url.startswith(BASE)
             if part.body is not None:
-                address = Address.of(BASE + target[1])
+                address = CrmUrl.of(BASE + target[1])
                 again = read_request(target[0], address, partial(getattr, part, "body"), external=external)
                 assert again.ids == (call.ids[position],)

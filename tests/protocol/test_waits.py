@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_guard._protocol.pacing import waits
+from crm_guard._protocol.waits_and_budgets import waits
 from crm_guard.settings import GuardSettings
 
 

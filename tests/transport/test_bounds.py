@@ -17,7 +17,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse, Timeout
 
-import crm_guard._transport.diagnosis
+import crm_guard._transport.probe_thread
 from crm_guard import (
     GiveUpReason,
     GuardAdapter,
@@ -174,7 +174,7 @@ class TestADiagnosis:
     def test_of_a_server_that_drips_ends_in_time_and_leaves_the_candidates(
         self, hostile, session, monkeypatch, way
     ):
-        monkeypatch.setattr(crm_guard._transport.diagnosis, "SECONDS", 0.08)
+        monkeypatch.setattr(crm_guard._transport.probe_thread, "SECONDS", 0.08)
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS[way]]
         error, seconds = refused(session, hostile.url + "/1", timeout=5)
         assert seconds < 1
@@ -184,7 +184,7 @@ class TestADiagnosis:
 
     @pytest.mark.parametrize("way", set(DRIPS) - {"nothing"})
     def test_that_is_late_drops_its_connection_and_ends_its_thread(self, hostile, session, monkeypatch, way):
-        monkeypatch.setattr(crm_guard._transport.diagnosis, "SECONDS", 0.08)
+        monkeypatch.setattr(crm_guard._transport.probe_thread, "SECONDS", 0.08)
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS[way]]
         refused(session, hostile.url + "/1", timeout=5)
         assert hostile.dropped.wait(5)
@@ -193,7 +193,7 @@ class TestADiagnosis:
             assert not thread.is_alive()
 
     def test_that_is_late_leaves_its_place_in_the_pool_to_the_next_call(self, hostile, monkeypatch):
-        monkeypatch.setattr(crm_guard._transport.diagnosis, "SECONDS", 0.08)
+        monkeypatch.setattr(crm_guard._transport.probe_thread, "SECONDS", 0.08)
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS["headers"], says({"data": [DONE]})]
         with requests.Session() as session:
             session.mount("http://", GuardAdapter(GuardSettings(), pool_maxsize=1, pool_block=True))
@@ -211,7 +211,7 @@ class TestADiagnosis:
         assert hostile.connections == 1
 
     def test_through_an_inner_adapter_is_not_begun_while_one_before_it_hangs(self, hostile, monkeypatch):
-        monkeypatch.setattr(crm_guard._transport.diagnosis, "SECONDS", 0.08)
+        monkeypatch.setattr(crm_guard._transport.probe_thread, "SECONDS", 0.08)
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS["headers"], says({"data": [UNAPPROVED]}, 400)]
         with requests.Session() as session, contextlib.closing(HTTPAdapter()) as inner:
             session.mount("http://", GuardAdapter(GuardSettings(), inner=inner))
@@ -244,7 +244,7 @@ class TestADiagnosis:
                 time.sleep(0.001)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(crm_guard._transport.diagnosis.Wake, "wait", interrupted)
+        monkeypatch.setattr(crm_guard._transport.probe_thread.Wake, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt) as caught:
             session.put(hostile.url + "/1", json=ROW)
         (found,) = get_report(caught.value).outcomes
@@ -257,7 +257,7 @@ class TestADiagnosis:
                 message = "can't start new thread"
                 raise RuntimeError(message)
 
-        monkeypatch.setattr(crm_guard._transport.diagnosis, "threading", types.SimpleNamespace(Thread=NoThread))
+        monkeypatch.setattr(crm_guard._transport.probe_thread, "threading", types.SimpleNamespace(Thread=NoThread))
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400)]
         error, _ = refused(session, hostile.url + "/1")
         assert (len(error.candidates), error.report.credits_spent) == (3, 1)
@@ -405,7 +405,7 @@ def breaks():
 def test_p4_a_call_takes_no_longer_than_its_sends_its_budget_and_the_diagnosis(hostile, session, monkeypatch):
     """The sentence in the README: the first send, `timeout`, a send that began within it, and the diagnosis."""
     send, budget, diagnosis = 0.1, 0.3, 0.1
-    monkeypatch.setattr(crm_guard._transport.diagnosis, "SECONDS", diagnosis)
+    monkeypatch.setattr(crm_guard._transport.probe_thread, "SECONDS", diagnosis)
     policy = GuardSettings(timeout=budget, wait_initial=0.02, wait_max=0.02, raise_on="never")
     session.guard.context = replace(session.guard.context, settings=policy)
 

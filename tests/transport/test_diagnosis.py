@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from crm_guard import ApprovalCase, GuardAdapter, GuardSettings, NotApprovedError, get_report
-from crm_guard._transport import diagnosis as _diagnosis
+from crm_guard._transport import probe_thread as _diagnosis
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 ROW = {"data": [{"Company": "Zylker"}]}

@@ -22,7 +22,7 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError, ProtocolError,
 from crm_guard import GuardAdapter, GuardSettings, RecordLockedError
 from crm_guard._base.retry_after import seconds_to_wait
 from crm_guard._protocol.merge import Merged
-from crm_guard._transport import bodies, messages
+from crm_guard._transport import bodies, http_copies
 
 LIMIT = 2000
 LOCK = {
@@ -334,7 +334,7 @@ def test_a_body_that_nobody_wants_is_read_or_else_closed():
 
     response = requests.Response()
     response.raw = Broken()
-    messages.discard(response)
+    http_copies.discard(response)
     assert response.raw.closed
 
 
@@ -373,34 +373,34 @@ class TestBodies:
     def test_are_seen_and_sent_again_where_that_is_safe(self, body, seen, again):
         request = prepared()
         request.prepare_body(body, None)
-        assert messages.body_bytes(request) == seen
-        assert messages.replayable(request) is again
+        assert http_copies.body_bytes(request) == seen
+        assert http_copies.replayable(request) is again
 
     def test_in_files_are_read_from_where_they_stood_and_left_ready(self):
         file = io.BytesIO(b"--abc")
         file.seek(2)
         request = prepared(file)
-        assert messages.body_bytes(request) == b"abc"
-        assert messages.copy_of(request, None, None).body.read() == b"abc"
+        assert http_copies.body_bytes(request) == b"abc"
+        assert http_copies.copy_of(request, None, None).body.read() == b"abc"
 
     def test_in_closed_files_cannot_be_sent_again(self):
         file = io.BytesIO(b"abc")
         request = prepared(file)
         file.close()
-        assert not messages.replayable(request)
-        assert messages.body_bytes(request) is None
+        assert not http_copies.replayable(request)
+        assert http_copies.body_bytes(request) is None
 
     def test_in_files_that_do_not_go_back_are_not_seen(self):
-        assert messages.body_bytes(prepared(Pipe(b"abc"))) is None
+        assert http_copies.body_bytes(prepared(Pipe(b"abc"))) is None
 
     def test_in_files_that_cannot_be_read_again_cost_no_answer(self):
-        assert messages.body_bytes(prepared(Odd(b"abc"))) is None
+        assert http_copies.body_bytes(prepared(Odd(b"abc"))) is None
 
 
 class TestCopies:
     def test_p6_share_nothing_that_can_change_with_the_original(self):
         request = prepared(b"abc", headers={"X-A": "1"}, hooks={"response": print}, cookies={"a": "b"})
-        copy = messages.copy_of(request, None, None)
+        copy = http_copies.copy_of(request, None, None)
         copy.headers["X-A"] = "2"
         copy.register_hook("response", repr)
         copy._cookies.set("a", "c")
@@ -410,7 +410,7 @@ class TestCopies:
     def test_with_another_body_have_its_length(self):
         request = prepared(iter([b"abc"]))
         assert request.headers["Transfer-Encoding"] == "chunked"
-        copy = messages.copy_of(request, "https://www.zohoapis.com/crm/v8/Leads?ids=1", b"xy")
+        copy = http_copies.copy_of(request, "https://www.zohoapis.com/crm/v8/Leads?ids=1", b"xy")
         assert (copy.body, copy.headers["Content-Length"], "Transfer-Encoding" in copy.headers) == (
             b"xy",
             "2",
@@ -497,9 +497,9 @@ class TestTheCallersTimeout:
 def test_only_an_error_of_connecting_proves_that_nothing_was_sent():
     refused = requests.ConnectionError(MaxRetryError(None, "/", NewConnectionError(None, "refused")))
     broken = requests.ConnectionError(MaxRetryError(None, "/", ReadTimeoutError(None, "/", "slow")))
-    assert [messages.never_sent(error) for error in (refused, requests.ConnectTimeout())] == [True, True]
+    assert [http_copies.never_sent(error) for error in (refused, requests.ConnectTimeout())] == [True, True]
     assert not any(
-        messages.never_sent(error) for error in (broken, requests.ReadTimeout(), OSError(), KeyboardInterrupt())
+        http_copies.never_sent(error) for error in (broken, requests.ReadTimeout(), OSError(), KeyboardInterrupt())
     )
 
 
@@ -509,10 +509,10 @@ class TestAResponseMadeAnew:
         def make(way="gzip chunked", **options):
             serve(REFUSAL, way, status=400)
             latest = plain.put(server.url)
-            status, trail = options.get("status", 207), messages.Trail()
+            status, trail = options.get("status", 207), http_copies.Trail()
             vars(trail).update(content_type=options.get("kind"), _reasons={status: options.get("reason")})
             merged = Merged(status, b'{"a":1}')
-            new = messages.remade(HTTPAdapter().build_response, latest.request, latest, merged, trail)
+            new = http_copies.remade(HTTPAdapter().build_response, latest.request, latest, merged, trail)
             return latest, new
 
         return make
@@ -542,8 +542,8 @@ class TestAResponseMadeAnew:
         latest = answered(REFUSAL)
         latest.raw = None
         latest.headers["X-A"] = "1"
-        new = messages.remade(
-            HTTPAdapter().build_response, prepared(), latest, Merged(200, b"{}"), messages.Trail()
+        new = http_copies.remade(
+            HTTPAdapter().build_response, prepared(), latest, Merged(200, b"{}"), http_copies.Trail()
         )
         assert (new.json(), new.headers["X-A"], new.reason) == ({}, "1", "OK")
 
@@ -559,7 +559,7 @@ class TestCookiesOfEarlierAttempts:
         first = self.ask(serve, server, plain, "a=first; Path=/")
         second = self.ask(serve, server, plain, "b=second; Path=/")
         last = self.ask(serve, server, plain, "a=last; Path=/")
-        trail = messages.Trail()
+        trail = http_copies.Trail()
         trail.drop(first)
         trail.drop(second)
         trail.carry_cookies(last)
@@ -567,7 +567,7 @@ class TestCookiesOfEarlierAttempts:
 
     def test_that_are_none_change_nothing(self, serve, server, plain):
         first, last = self.ask(serve, server, plain), self.ask(serve, server, plain, "a=last; Path=/")
-        trail = messages.Trail()
+        trail = http_copies.Trail()
         trail.drop(first)
         trail.carry_cookies(last)
         trail.drop(last)

@@ -35,7 +35,7 @@ _HARMLESS: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class CrmUrl:
     """A URL, or a path, and where its API version ends.
 
     Attributes:
@@ -47,7 +47,7 @@ class Address:
     tail: int
 
     @classmethod
-    def of(cls, url: str) -> Address:
+    def of(cls, url: str) -> CrmUrl:
         """Take a URL or a path apart, whatever settings say about its path."""
         found = _ANYWHERE.match(url, _path_start(url))
         return cls(url, found.end() if found else -1)

@@ -3,7 +3,7 @@
 import pytest
 
 from crm_guard import GuardAdapter, GuardSettings, RecordLockedError, get_report
-from crm_guard._protocol.address import Address, tail_finder
+from crm_guard._protocol.crm_url import CrmUrl, tail_finder
 from crm_guard.settings import DEFAULT_PATH_PATTERN
 
 ORIGIN = "https://www.zohoapis.com"
@@ -32,15 +32,15 @@ def test_a_crm_url_goes_on_behind_its_version(origin, path, tail):
     for pattern in (DEFAULT_PATH_PATTERN, "/", "/crm/"):
         url = origin + path
         assert url[tail_finder(pattern)(url) :] == tail
-        assert Address.of(url).rest == tail
-    assert Address.of(path).rest == tail
+        assert CrmUrl.of(url).rest == tail
+    assert CrmUrl.of(path).rest == tail
 
 
 @pytest.mark.parametrize("path", NONE)
 def test_other_urls_are_no_crm_calls(path):
     for pattern in (DEFAULT_PATH_PATTERN, "/", "/crm/"):
         assert tail_finder(pattern)(ORIGIN + path) == -1
-    assert Address.of(ORIGIN + path).tail == -1
+    assert CrmUrl.of(ORIGIN + path).tail == -1
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_a_gateway_may_stand_before_the_path_and_leave_out_crm(path, tail):
 
 
 def test_the_version_is_the_last_segment_before():
-    assert Address.of("https://x/crm/v2.1/Leads").version == "v2.1"
-    assert Address.of("Leads").version == ""
+    assert CrmUrl.of("https://x/crm/v2.1/Leads").version == "v2.1"
+    assert CrmUrl.of("Leads").version == ""
 
 
 @pytest.mark.parametrize("pattern", ["/", "/crm", "/crm/(sandbox/)?", r"(?i)/CRM/v\d", r"^/crm/v8/", r"\A/crm"])

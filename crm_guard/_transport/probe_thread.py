@@ -14,9 +14,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from crm_guard._protocol.approval import read_states, refused_scope
+from crm_guard._protocol.approval_probe import read_states, refused_scope
 from crm_guard._transport.bodies import bounded_body, capped_timeout
-from crm_guard._transport.messages import probe_request
+from crm_guard._transport.http_copies import probe_request
 from crm_guard.clock import Wake
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from requests import Response
 
-    from crm_guard._protocol.approval import Probe
+    from crm_guard._protocol.approval_probe import Probe
     from crm_guard._transport.scopes import ScopeMemory
 
 SECONDS: Final = 5.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crm_guard._protocol.judging import Judge, failed_as_a_whole, outcomes_of, slot_outcomes
 from crm_guard._protocol.merge import Merged, merge, with_hint, write_body
+from crm_guard._protocol.record_outcomes import Judge, failed_as_a_whole, outcomes_of, slot_outcomes
 from crm_guard._protocol.steps import Ending
 from crm_guard.outcomes import GiveUpReason
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from crm_guard._protocol.envelope import Item
     from crm_guard._protocol.exchange import Exchange
     from crm_guard._protocol.facts import Facts
-    from crm_guard._protocol.pacing import Pacing
     from crm_guard._protocol.request_records import Part
+    from crm_guard._protocol.waits_and_budgets import Pacing
     from crm_guard.outcomes import CallError, RecordOutcome
 
 R = TypeVar("R")

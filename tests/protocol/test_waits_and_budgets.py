@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crm_guard import GiveUpReason, GuardSettings
-from crm_guard._protocol.pacing import Pacing, waits
+from crm_guard._protocol.waits_and_budgets import Pacing, waits
 
 START = 1000.0
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from crm_guard._base.codes import CLIENT_ERROR, RECORD_LOCKED, SERVER_ERROR, UNAPPROVED
-from crm_guard._protocol.approval import Diagnosis, choose
+from crm_guard._protocol.approval_probe import Diagnosis, choose
 from crm_guard._protocol.matching import match_response, pointed_index, records
 from crm_guard._protocol.slots import Fate
 from crm_guard.outcomes import CallError, GiveUpReason, RecordOutcome

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from requests import PreparedRequest, Response
     from urllib3 import HTTPResponse
 
-    from crm_guard._protocol.approval import Probe
+    from crm_guard._protocol.approval_probe import Probe
     from crm_guard._protocol.merge import Merged
 
 _FRAMING: Final = ("Content-Encoding", "Transfer-Encoding", "Content-Length")

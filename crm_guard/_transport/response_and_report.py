@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crm_guard._transport.messages import copy_of, remade
+from crm_guard._transport.http_copies import copy_of, remade
 from crm_guard.remaining import RemainingRequest
 from crm_guard.report import GuardReport, attach_report
 

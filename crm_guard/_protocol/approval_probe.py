@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from crm_guard._base.codes import BEING_CHECKED, FORBIDDEN, NOT_REVIEWED, UNAUTHORIZED
-from crm_guard._protocol.address import Address
+from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard.remediation import (
     MODULE_NAME,
     PHOTO_FAMILIES,
@@ -88,7 +88,7 @@ def build_probes(*, url: str, module: str, ids: Sequence[str], headers: Mapping[
         ids: Record ids; duplicates are asked once.
         headers: The headers of the guarded request.
     """
-    base, kept = Address.of(url).harmless_base, _headers(headers)
+    base, kept = CrmUrl.of(url).harmless_base, _headers(headers)
     if base is None or not MODULE_NAME.fullmatch(module):
         return ()
     return tuple(Probe(f"{base}/{module}?{_query(chunk)}", kept, chunk) for chunk in _chunks(ids))
