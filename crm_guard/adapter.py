@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, Unpack, overload
 
-from requests import PreparedRequest
+from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 
 from crm_guard._base.imports import first_import
@@ -28,7 +28,6 @@ from crm_guard.settings import GuardSettings, Source, load_settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from requests import Response
     from requests.adapters import BaseAdapter
     from urllib3 import Retry
 
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
     from crm_guard.locks import LockRegistry
 
 _CALL: Final = "GuardAdapter("
+_UNSENT: Final = Response()
+"""In place of an answer: the first send has not begun."""
 _NESTED: Final = "a guard sends through another guard: waits and sends would multiply, so the inner one only sends"
 
 
@@ -135,6 +136,11 @@ class GuardAdapter(HTTPAdapter):
         return self.context.hooks
 
     @property
+    def refresh(self) -> Callable[[PreparedRequest], object] | None:
+        """Called with a copy of the request before each resend."""
+        return self.context.refresh
+
+    @property
     def locks(self) -> LockRegistry:
         """Where calls share what they know of a lock."""
         return self.context.locks
@@ -165,28 +171,30 @@ class GuardAdapter(HTTPAdapter):
         context = self.context
         token = context.stops.token
         driver: Driver | None = None
-        response: Response | None = None
+        body: bytes | None = None
+        response: Response | None = _UNSENT
         try:
             if context.locks:
                 driver = _driver_of(self, request, tail, token, options)
                 if driver.known_locked():
-                    return driver.lead()
+                    return driver.run()
                 driver = None
+            response = None
             response = self.transmit(request, **options)
-            body = inspectable_body(request, response, context.settings, stream=stream, timeout=timeout)
+            body = inspectable_body(request, response, context.settings, stream, timeout)
             if body is None or not marked(body):
                 return response
             driver = _driver_of(self, request, tail, token, options)
             driver.take(response, body)
             response = body = None  # the driver drops what it has taken over when it is superseded
-            return driver.lead()
-        except Exception:  # complete: what broke off an exchange has its report already
+            return driver.run()
+        except Exception:  # the driver has attached a report where there is one
             raise
         except BaseException as exc:  # Ctrl-C, or `sys.exit()` in a hook: at any line above, and inside of it
-            sent = driver is None or response is not None
             with contextlib.suppress(Exception):
                 driver = driver or _driver_of(self, request, tail, token, options)
-                driver.interrupted(exc, response, sent=sent)
+                sent = response is not _UNSENT
+                driver.interrupted(exc, response if sent else None, body, sent=sent)
             raise
 
     def guards(self, url: str) -> bool:
@@ -220,9 +228,8 @@ class GuardAdapter(HTTPAdapter):
             owned: Whether closing that guard closes `inner`, too.
         """
         twin = object.__new__(type(self))
-        HTTPAdapter.__init__(twin)
-        twin.inner, twin._owns_inner, twin.given = inner, owned, self.given
-        twin._assemble(self.context)
+        vars(twin).update(vars(self), inner=inner, _owns_inner=owned)  # what a subclass has added, too
+        remember(twin, inner)
         return twin
 
     def transmit(self, request: PreparedRequest, **options: Any) -> Response:

@@ -1,25 +1,22 @@
 """One guarded call: a generator that decides everything and performs nothing. Pure.
 
 :meth:`Conversation.run` yields a step (see :mod:`crm_guard._protocol.steps`) for everything that needs a network, a
-clock or another call, and is sent the reply. It returns an `Ending`. Whatever breaks the call off is thrown in as
-`Broken` at the step that was under way, and ends it. Where an interrupt came between two steps, the driver asks for
-that ending itself, by :meth:`Conversation.end`.
+clock or another call, and is sent the reply. It returns an `Ending`. When a step fails or is interrupted, the
+driver throws `Broken` there, and the conversation returns its ending (see :mod:`crm_guard._protocol.interrupts`).
+Where an interrupt came between two steps, the driver gets that ending from :meth:`Conversation.end`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from crm_guard._protocol import early
+from crm_guard._protocol import early, interrupts
 from crm_guard._protocol.call_result import ending_of
 from crm_guard._protocol.exchange import Exchange
 from crm_guard._protocol.facts import Facts
 from crm_guard._protocol.record_outcomes import (
     Judge,
-    error_in,
-    outcomes_in,
     outcomes_of,
-    unanswered_outcomes,
     unapproved,
 )
 from crm_guard._protocol.slots import Fate
@@ -27,6 +24,7 @@ from crm_guard._protocol.steps import Ask, Broken, Ending, Send, Share, Tell, Wa
 from crm_guard._protocol.telling import Teller
 from crm_guard._protocol.waits_and_budgets import Pacing
 from crm_guard.events import EventKind
+from crm_guard.outcomes import GiveUpReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -50,6 +48,9 @@ class Conversation(Generic[R]):
         settings: The policy.
         random: As for :class:`~crm_guard._protocol.waits_and_budgets.Pacing`.
         replayable: Whether the body can be sent again.
+
+    Attributes:
+        waits_first: Whether the call waits before its first send, as its records are known to be locked.
     """
 
     def __init__(
@@ -69,13 +70,14 @@ class Conversation(Generic[R]):
         self._facts = Facts(request, address.origin, settings, judge, Teller(method, shown), replayable)
         self._judge = judge
         self._pacing = Pacing(settings, random)
-        self._early = False  # whether its records are believed locked, and CRM has not said so to this call
+        self.waits_first = False
+        self._now = 0.0
         self._first: Answer[R] | None = None
         self._exchange: Exchange[R] | None = None
 
     @property
     def keys(self) -> frozenset[str]:
-        """The records' keys if it makes sense to wait before the first send, should all be locked; else none."""
+        """Keys of the records if the call may wait before its first send, else empty."""
         return early.keys_to_ask(self._facts)
 
     @property
@@ -84,7 +86,7 @@ class Conversation(Generic[R]):
         return self._exchange.latest if self._exchange is not None else self._first
 
     def run(self, first: Answer[R] | None, now: float) -> Steps[Ending[R] | None]:
-        """Lead the call to its end.
+        """Run the call.
 
         Args:
             first: The first answer; None where the records are known to be locked, and nothing was sent yet.
@@ -94,10 +96,10 @@ class Conversation(Generic[R]):
             How it ended; None where the first answer refuses nothing: it is the result, unmodified.
         """
         try:
-            self._first = first
+            self._first, self._now = first, now
             if first is None:
-                self._early = True
-                self._first = first = yield from early.send_after_verdict(self._facts, self._pacing, now)
+                self.waits_first = True
+                self._first = first = yield from early.send_after_verdict(self._facts, self._pacing)
                 if not first.refusal:
                     return (yield from early.conclude(self._facts, first))
             elif not first.refusal:
@@ -107,30 +109,17 @@ class Conversation(Generic[R]):
             return self.end(broken)
 
     def end(self, broken: Broken[R]) -> Ending[R]:
-        """Return how a call ended that was broken off. Asks nobody for more. Safe to repeat."""
-        if self._exchange is None:
+        """Return the ending of an aborted call. Idempotent; yields nothing."""
+        exchange = self._exchange
+        if exchange is None:
             answer = self._first or broken.answer
             if answer is None:
-                return self._unanswered(broken)
+                return interrupts.unanswered(self._facts, self._pacing, broken, waited_first=self.waits_first)
             if not answer.refusal:
-                error = error_in(answer, self._facts.request)
-                return Ending(answer=answer, outcomes=outcomes_in(answer, self._judge), error=error)
-            self._begin(answer)
-        exchange = self._exchange
-        assert exchange is not None  # noqa: S101 (for the type checker)
-        self._resolve(exchange, broken)
-        if exchange.pending or exchange.uncertain:
-            exchange.give_up(broken.reason, broken.error)
+                return interrupts.unguarded(self._facts, answer)
+            exchange = self._begin(answer)
+        interrupts.settle(exchange, self._pacing, broken)
         return ending_of(exchange, self._facts, self._judge, self._pacing)
-
-    def _unanswered(self, broken: Broken[R]) -> Ending[R]:
-        """End a call without an answer."""
-        uncertain = broken.sends > 0 and broken.arrived and not self._facts.request.endpoint.reads
-        if self._early:
-            return early.unanswered(self._facts, self._pacing, broken, uncertain=uncertain)
-        outcomes = unanswered_outcomes(self._judge, broken.error) if uncertain else ()
-        error, reason = broken.error, broken.reason
-        return Ending(answer=None, outcomes=outcomes, attempts=broken.sends, reason=reason, error=error)
 
     # -- from the first refusal on
 
@@ -147,7 +136,7 @@ class Conversation(Generic[R]):
     def _converse(self, exchange: Exchange[R]) -> Steps[Ending[R]]:
         if pending := exchange.pending:
             yield Tell(self._facts.teller.of_locked(EventKind.LOCKED, exchange, pending))
-        yield self._share(exchange, range(len(exchange.slots)))
+        self._now = yield self._share(exchange, range(len(exchange.slots)))
         yield from self._resend_until_settled(exchange)
         if states := (yield from self._diagnose(exchange)):
             self._judge = self._judge.knowing(states)
@@ -157,17 +146,17 @@ class Conversation(Generic[R]):
         """Wait and send again until nothing is pending, or something forbids it."""
         facts = self._facts
         while exchange.pending and exchange.reason is None:
-            latest = exchange.latest
-            limit = self._pacing.limit(attempts=exchange.attempts, credits=latest.credits, now=latest.at)
+            left = exchange.latest.credits
+            limit = self._pacing.limit(attempts=exchange.attempts, credits=left, now=self._now)
             if limit is not None:
                 exchange.give_up(limit)
                 return
             pending = {number: exchange.slots[number].record_id for number in exchange.pending}
             keys = facts.keys(pending.values())
             event = facts.teller.of_locked(EventKind.WAITING, exchange, pending)
-            waited = yield from _wait(Wait(keys, self._pacing.delay, self._pacing.begin(latest.at), event))
-            if waited.reason is not None:
-                exchange.give_up(waited.reason)
+            waited = yield from _wait(Wait(keys, self._pacing.delay, self._pacing.begin(self._now), event))
+            if not waited.go:
+                exchange.give_up(GiveUpReason.STOPPED if waited.stopped else GiveUpReason.TIMEOUT)
                 return
             held = keys - waited.go  # a record that has no key goes with the others
             going = [number for number, record_id in pending.items() if facts.key(record_id) not in held]
@@ -181,21 +170,14 @@ class Conversation(Generic[R]):
         part = exchange.part(numbers)
         exchange.sending(numbers)
         exchange.absorb((yield from _send(part)))
-        self._pace(exchange)
+        self._pacing.after(exchange.latest, pending=bool(exchange.pending))
         slots = exchange.slots  # none after an image
         free = [n for n in numbers if n >= len(slots) or slots[n].fate is Fate.SETTLED]
         if exchange.reason is None:
-            yield self._share(exchange, numbers, ids)
+            self._now = yield self._share(exchange, numbers, ids)
         if free:
             names = [slots[n].record_id if n < len(slots) else ids[n] for n in free]
-            yield Tell(self._facts.teller.event(EventKind.UNLOCKED, names, attempt=exchange.attempts))
-
-    def _pace(self, exchange: Exchange[R]) -> None:
-        asked = exchange.latest.retry_after
-        if exchange.pending:
-            self._pacing.draw(asked)
-        else:
-            self._pacing.at_least(self._pacing.delay, asked)
+            self._now = yield Tell(self._facts.teller.event(EventKind.UNLOCKED, names, attempt=exchange.attempts))
 
     def _diagnose(self, exchange: Exchange[R]) -> Steps[Mapping[str, str]]:
         """Ask for the approval states behind the refusals, if that is allowed and of use."""
@@ -205,21 +187,6 @@ class Conversation(Generic[R]):
             return {}
         states: Mapping[str, str] = yield Ask(module, ids)
         return states
-
-    # -- the end
-
-    def _resolve(self, exchange: Exchange[R], broken: Broken[R]) -> None:
-        """Settle what was in flight when the call was broken off."""
-        if not exchange.in_flight:
-            return
-        begun = broken.sends >= exchange.flight
-        if begun and broken.answer is not None:
-            exchange.absorb(broken.answer)
-            self._pace(exchange)
-        elif begun and broken.arrived:
-            exchange.lost()
-        else:
-            exchange.recall(begun=begun)
 
     def _share(
         self, exchange: Exchange[R], numbers: Iterable[int], ids: Mapping[int, str | None] | None = None

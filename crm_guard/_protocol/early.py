@@ -23,16 +23,16 @@ _WHOLE: Final = Part()
 
 
 def keys_to_ask(facts: Facts) -> frozenset[str]:
-    """Return the keys of a call's records if it makes sense to wait first, should all be locked; else none."""
+    """Return the keys of the records if the call may wait before its first send, else an empty set."""
     policy, ids = facts.settings, facts.request.ids or ()
     waits = policy.timeout > 0 and policy.max_inspect_bytes > 0 and bool(policy.retry_actions)
     refusable = facts.request.endpoint.family is not Family.OTHER  # reading a locked record works
     return facts.keys(ids) if waits and refusable and None not in ids else frozenset()
 
 
-def send_after_verdict(facts: Facts, pacing: Pacing, now: float) -> Steps[Answer[Any]]:
+def send_after_verdict(facts: Facts, pacing: Pacing) -> Steps[Answer[Any]]:
     """Wait until the records are said to be free, or the budget is spent, and only then send."""
-    yield Tell(_event(facts, EventKind.LOCKED, attempt=0))
+    now: float = yield Tell(_event(facts, EventKind.LOCKED, attempt=0))
     event = _event(facts, EventKind.WAITING, attempt=0)
     yield Wait(facts.keys(facts.request.ids or ()), pacing.draw(), pacing.begin(now), event)
     answer: Answer[Any] = yield Send(_WHOLE, again=False)
@@ -40,7 +40,7 @@ def send_after_verdict(facts: Facts, pacing: Pacing, now: float) -> Steps[Answer
 
 
 def conclude(facts: Facts, answer: Answer[Any]) -> Steps[Ending[Any]]:
-    """End a call that waited, and whose first answer refuses nothing for a lock."""
+    """End a call that waited first, if its answer contains no refusal."""
     error = error_in(answer, facts.request)
     if error is None:
         if answer.status < CLIENT_ERROR:
@@ -58,7 +58,7 @@ def conclude(facts: Facts, answer: Answer[Any]) -> Steps[Ending[Any]]:
 
 
 def unanswered(facts: Facts, pacing: Pacing, broken: Broken[Any], *, uncertain: bool) -> Ending[Any]:
-    """End a call that was broken off before it had an answer."""
+    """Return the ending of a call that was aborted before it had an answer."""
     met = broken.error if broken.sends else None
     return Ending(
         answer=None,

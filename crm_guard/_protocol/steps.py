@@ -6,12 +6,14 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
+from crm_guard.outcomes import GiveUpReason
+
 if TYPE_CHECKING:
     from crm_guard._protocol.answer import Answer
     from crm_guard._protocol.merge import Merged
     from crm_guard._protocol.request_records import Part
     from crm_guard.events import GuardEvent
-    from crm_guard.outcomes import CallError, GiveUpReason, RecordOutcome
+    from crm_guard.outcomes import CallError, RecordOutcome
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -35,8 +37,8 @@ class Wait:
     """Wait until some records should be sent (again); reply with :class:`Waited`.
 
     Attributes:
-        keys: The records, each `"origin|record id"`; none where they have no ids to share.
-        delay: Seconds to wait if nobody else knows better.
+        keys: The records, each `"origin|record id"`; empty where they have no ids.
+        delay: Seconds to wait unless another call's schedule applies.
         deadline: Instant at which the wait ends in any case.
         event: What to tell the hooks, with the seconds that the wait will take.
     """
@@ -52,17 +54,17 @@ class Waited:
     """How a wait ended.
 
     Attributes:
-        go: The keys to send now.
-        reason: Why it ended before its time, else None.
+        go: The keys to send now; none where the deadline or `stop_waiting()` ended the wait.
+        stopped: Whether `stop_waiting()` ended it.
     """
 
     go: frozenset[str] = frozenset()
-    reason: GiveUpReason | None = None
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Tell other calls what CRM just said of some records. No reply.
+    """Tell other calls what CRM just said of some records; reply with the instant.
 
     Attributes:
         locked: Keys that are still locked.
@@ -75,7 +77,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Ask CRM for approval states; reply with `$approval_state` by record id, as far as it could be learnt.
+    """Ask CRM for approval states; reply with `$approval_state` by record id, as far as it could be read.
 
     Attributes:
         module: The records' module.
@@ -88,7 +90,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Tell the hooks of an event. No reply. The driver adds the seconds waited."""
+    """Tell the hooks of an event; reply with the instant. The driver adds the seconds waited."""
 
     event: GuardEvent
 
@@ -99,11 +101,10 @@ Steps: TypeAlias = Generator[Step, Any, T]
 
 
 class Broken(BaseException, Generic[R]):
-    """What the driver throws into a conversation that something broke off. The conversation ends, and asks no more.
+    """Thrown into the conversation when the call is aborted: it ends, and asks for nothing more.
 
     Attributes:
-        reason: `FOLLOW_UP` after an error of the transport, `INTERRUPTED` after a Ctrl-C or the like.
-        error: That error.
+        error: The error that aborted it; None for a Ctrl-C or the like.
         sends: How many sends had begun.
         arrived: Whether the most recent of these may have reached CRM.
         answer: The answer to it, where all of it had come.
@@ -111,16 +112,20 @@ class Broken(BaseException, Generic[R]):
 
     def __init__(
         self,
-        reason: GiveUpReason,
         error: CallError | None = None,
         *,
         sends: int = 1,
         arrived: bool = True,
         answer: Answer[R] | None = None,
     ) -> None:
-        super().__init__(reason)
-        self.reason, self.error = reason, error
+        super().__init__(error)
+        self.error = error
         self.sends, self.arrived, self.answer = sends, arrived, answer
+
+    @property
+    def reason(self) -> GiveUpReason:
+        """Why the call gives up."""
+        return GiveUpReason.FOLLOW_UP if self.error else GiveUpReason.INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""How long a call waits before it asks again, and when its budgets are spent. Nothing else decides that. Pure.
+"""Decides the length of each wait, and when a call's budgets are spent. Pure.
 
 How long Zia holds a record is published nowhere, so the settings alone say how long a lone call waits: ceilings
 grow from `wait_initial` by the factor `wait_exp_base` up to `wait_max`, and each wait is
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import backoff
 
@@ -19,6 +19,7 @@ from crm_guard.outcomes import GiveUpReason
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from crm_guard._protocol.answer import Answer
     from crm_guard.settings import GuardSettings
 
 
@@ -54,10 +55,17 @@ class Pacing:
     def draw(self, asked: float | None = None) -> float:
         """Return the seconds of the next wait: those of the settings, or what CRM `asked` for if that is longer."""
         wait = next(self._waits, None)
-        if wait is None:  # the iterator is endless, but an interrupt inside of it has ended it
+        if wait is None:  # an exception inside a generator ends it: start a new one
             self._waits = waits(self._settings, self._random)
             wait = next(self._waits)
         return self.at_least(wait, asked)
+
+    def after(self, answer: Answer[Any], *, pending: bool) -> None:
+        """Choose the next wait, once an answer was absorbed."""
+        if pending:
+            self.draw(answer.retry_after)
+        else:
+            self.at_least(self.delay, answer.retry_after)
 
     def at_least(self, *seconds: float | None) -> float:
         """Raise the next wait to the longest of `seconds`, and return it."""
@@ -76,7 +84,7 @@ class Pacing:
             return GiveUpReason.ATTEMPTS
         if self.out_of_credits(credits):
             return GiveUpReason.CREDITS
-        # Positive form: a wait that cannot be seen to end in time does not begin.
+        # Written so that NaN counts as too late.
         in_time = self._settings.timeout > 0 and now + self.delay <= self.begin(now)
         return None if in_time else GiveUpReason.TIMEOUT
 

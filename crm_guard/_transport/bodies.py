@@ -48,7 +48,7 @@ class BufferedResponse(HTTPResponse):
 
 
 def inspectable_body(
-    request: PreparedRequest, response: Response, settings: GuardSettings, *, stream: bool, timeout: Any
+    request: PreparedRequest, response: Response, settings: GuardSettings, stream: bool, timeout: Any
 ) -> bytes | None:
     """Return the body if items may be in it; read nothing that is not JSON, or belongs to a successful read.
 
@@ -59,14 +59,13 @@ def inspectable_body(
         stream: As given to the adapter.
         timeout: As given to the adapter.
     """
-    status = response.status_code
-    if request.method in READ_METHODS and not may_hold_items(status, reads=True):
+    if request.method in READ_METHODS and not may_hold_items(response.status_code, reads=True):
         return None
     kind = response.headers.get("Content-Type")
     if kind and "json" not in kind.lower():
         return None
     hooks = request.hooks.get("response")  # these look at the answer before the session reads it
-    if hooks and status in _CHALLENGES:
+    if hooks and response.status_code in _CHALLENGES:
         return None
     within = read_timeout(timeout) if stream else None
     return bounded_body(response, settings.max_inspect_bytes, unread=stream or hooks, within=within)

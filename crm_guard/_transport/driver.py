@@ -1,4 +1,4 @@
-"""Leads one call to its end: drives its conversation, and turns the ending into a response or an exception."""
+"""Runs one conversation, Ctrl-C included, and turns its ending into a response or an exception."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crm_guard._transport.bodies import make_usable
 from crm_guard._transport.http_copies import body_bytes, replayable
 from crm_guard._transport.performer import Performer
 from crm_guard._transport.response_and_report import Results, summary_of
-from crm_guard.report import GuardError, attach_report
+from crm_guard.report import GuardError, attach_report, attached_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Driver:
-    """Leads one call to its result, or to an exception that carries the results so far. Used by one thread, once.
+    """Runs one call to its result, or to an exception that carries the results so far. Used by one thread, once.
 
     Args:
         context: What the guard's calls have in common.
@@ -62,14 +62,15 @@ class Driver:
     def known_locked(self) -> bool:
         """Return whether all records of the call are known to be locked, so that asking CRM is pointless."""
         keys = self._conversation.keys
-        return bool(keys) and self._context.locks.knows(keys)
+        self._conversation.waits_first = bool(keys) and self._context.locks.knows(keys)
+        return self._conversation.waits_first
 
     def take(self, response: Response, body: bytes) -> None:
         """Take over the first answer: from here on, whoever sent the request need not keep it."""
         self._first = self._performer.take(response, body)
 
-    def lead(self) -> Response:
-        """Lead the call from the answer that was taken over, or else from a wait for its first send, to its result.
+    def run(self) -> Response:
+        """Run the call, from the answer given to `take` or from a wait before the first send.
 
         Raises:
             GuardError: Records are blocked, and `raise_on` says to raise; or a resend failed, and other records
@@ -85,19 +86,23 @@ class Driver:
             except Exception as exc:  # noqa: BLE001 (results must survive whatever comes; always raised again)
                 self._break_off(exc)
             return self._finish(ending) if ending is not None else cast("Answer[Response]", self._first).response
+        except Exception as exc:
+            if self._ending is not None and attached_report(exc) is None:  # something failed after the end
+                attach_report(exc, self._results.of(self._ending)[1])
+            raise
         finally:
             self._performer.leave()
 
-    def interrupted(self, cause: BaseException, first: Response | None, *, sent: bool) -> None:
-        """Attach to a Ctrl-C or the like a report of all that is known, and tell the hooks. Asks nobody for more.
+    def interrupted(self, cause: BaseException, first: Response | None, body: bytes | None, *, sent: bool) -> None:
+        """Attach the report to a KeyboardInterrupt or the like, and emit the final events. Sends nothing.
 
         Args:
             cause: What ended the call, at whatever instant before its return.
             first: The answer to the first send, where it was not taken over yet.
+            body: Its body, where it was read.
             sent: Whether that send had begun, where it was not ours.
         """
-        self._performer.leave()
-        ending = self._ending or self._conversation.end(self._performer.broken(cause, first, sent=sent))
+        ending = self._ending or self._conversation.end(self._performer.broken(cause, first, body, sent=sent))
         _, report = self._results.of(ending)
         attach_report(cause, report)
         if report.blocked or report.reason:
@@ -107,6 +112,8 @@ class Driver:
         except BaseException as later:  # a hook that ends the program, say
             attach_report(later, report)
             raise
+        finally:
+            self._performer.leave()
 
     def _drive(self, steps: Steps[Ending[Response] | None]) -> Ending[Response] | None:
         """Perform each step, and return the ending. If one fails, end the conversation and raise the error."""

@@ -1,7 +1,8 @@
-"""Who hears of an event: the logger `crm_guard`, and the hooks."""
+"""Writes events to the logger `crm_guard`, and calls the hooks."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -48,7 +49,8 @@ def log_event(event: GuardEvent) -> None:
 
 def emit(hooks: Iterable[GuardHook], event: GuardEvent) -> None:
     """Log `event` and tell every hook; an exception in a hook is logged and dropped."""
-    log_event(event)
+    with contextlib.suppress(Exception):  # a broken filter or handler must not cost a result
+        log_event(event)
     for hook in hooks:
         try:
             hook(event)

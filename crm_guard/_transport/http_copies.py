@@ -43,7 +43,12 @@ def replayable(request: PreparedRequest) -> bool:
     body: object = request.body
     if body is None or isinstance(body, bytes | str):
         return True
-    return isinstance(_position(request), int) and not getattr(body, "closed", False)
+    if not isinstance(_position(request), int) or getattr(body, "closed", False):
+        return False
+    try:
+        return callable(getattr(body, "seek", None)) and getattr(body, "seekable", lambda: True)()
+    except Exception:  # noqa: BLE001 (an object of the caller's that raises its own)
+        return False
 
 
 def body_bytes(request: PreparedRequest) -> bytes | None:
@@ -118,8 +123,9 @@ class Trail:
         if message is None or not self._cookies:
             return
         own = message.get_all("Set-Cookie") or []
+        self._cookies |= {_cookie_key(cookie): cookie for cookie in own}  # the last one of a name wins
         del message["Set-Cookie"]
-        for cookie in (*self._cookies.values(), *own):  # the last one of a name wins
+        for cookie in self._cookies.values():
             message.add_header("Set-Cookie", cookie)
         self._cookies.clear()
         extract_cookies_to_jar(  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +11,16 @@ from crm_guard._protocol.answer import Answer, read_answer
 from crm_guard._protocol.approval_probe import build_probes
 from crm_guard._protocol.steps import Ask, Broken, Send, Share, Tell, Wait, Waited
 from crm_guard._transport.bodies import body_at_hand, inspectable_body
-from crm_guard._transport.event_log import emit
+from crm_guard._transport.event_log import emit, logger
 from crm_guard._transport.http_copies import Trail, copy_of, never_sent
 from crm_guard._transport.probe_thread import ask
 from crm_guard._transport.tap import Tap
 from crm_guard.clock import Wake
 from crm_guard.locks import Unshared, WaitContext
-from crm_guard.outcomes import CallError, GiveUpReason
+from crm_guard.outcomes import CallError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from requests import PreparedRequest, Response
 
@@ -59,11 +60,12 @@ class Performer:
     ) -> None:
         self._context, self._channel = context, channel
         self._request, self._options = request, options
-        self._headers = request.headers  # of the most recent send: a diagnosis goes with these
+        self._headers = request.headers  # of the most recent send: used for the diagnosis
         self._address, self._named, self._token = address, named, token
         self._sends = self._probes = 0
         self.trail = Trail()
         self._received: Response | None = None  # the response to the most recent send,
+        self._body: bytes | None = None  # its body, where it was read,
         self._answer: Answer[Response] | None = None  # and what it says
         self._kept: Response | None = None  # the one that the conversation holds
         self._waited = 0.0
@@ -77,17 +79,26 @@ class Performer:
         return registry.waiter(WaitContext(self._context.clock, self._wake, self._stopped, self._announce))
 
     def begin(self) -> None:
-        """Have `stop_waiting()` reach this call."""
+        """Register for `stop_waiting()`."""
         self._context.stops.watch(self._wake, self._token)
 
     def leave(self) -> None:
         """Remove this call from the lock registry and `stop_waiting()`. Safe to repeat."""
         self._context.stops.unwatch(self._wake)
-        self._waiter.leave()
+        with self._tolerating_registry():
+            self._waiter.leave()
+
+    @contextmanager
+    def _tolerating_registry(self) -> Iterator[None]:
+        """Log an error of the lock registry: what calls share must not cost the result of one."""
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 (a registry of the user's own may raise anything)
+            logger.warning("the lock registry failed: %s", type(exc).__name__)
 
     def take(self, response: Response, body: bytes) -> Answer[Response]:
         """Take over the answer to a first send by somebody else, and return what it says."""
-        self._sends, self._received = 1, response
+        self._sends, self._received, self._body = 1, response, body
         self._answer = answer = self._read(response, body)
         return answer
 
@@ -112,10 +123,11 @@ class Performer:
             case Ask():
                 return self._ask(step)
             case Share():
-                self._waiter.verdict(locked=step.locked, free=step.free)
+                with self._tolerating_registry():
+                    self._waiter.verdict(locked=step.locked, free=step.free)
             case Tell():
                 self.tell(step.event)
-        return None
+        return self._context.clock.now()
 
     def tell(self, event: GuardEvent) -> None:
         """Tell the log and the hooks of an event."""
@@ -125,35 +137,42 @@ class Performer:
         """Close the response that the conversation held before its `latest` answer."""
         if latest is None or latest.response is self._kept:  # an inner adapter may give one object twice
             return
-        superseded, self._kept = self._kept, latest.response
-        if superseded is not None:
-            self.trail.drop(superseded)
+        if self._kept is not None:
+            self.trail.drop(self._kept)
+        self._kept = latest.response
 
     def broken(
-        self, cause: BaseException, first: Response | None = None, *, sent: bool = False
+        self,
+        cause: BaseException,
+        first: Response | None = None,
+        body: bytes | None = None,
+        *,
+        sent: bool = False,
     ) -> Broken[Response]:
         """Return what a conversation must know of its end by `cause`.
 
         Args:
             cause: An error of the transport, or an interrupt.
             first: The answer to a first send by somebody else, where it was not taken over yet.
+            body: The body of that answer, where it was read.
             sent: Whether that send had begun.
         """
         if first is not None:
-            self._received = first
+            self._received, self._body = first, body
         self._sends = max(self._sends, int(sent))
         arrived = self._channel.repeats or not never_sent(cause)
         if isinstance(cause, Exception):
             error = CallError(code=type(cause).__name__)
-            return Broken(GiveUpReason.FOLLOW_UP, error, sends=self._sends, arrived=arrived)
-        answer = self._answer_at_hand()  # one that has come whole counts
-        return Broken(GiveUpReason.INTERRUPTED, sends=self._sends, arrived=arrived, answer=answer)
+            return Broken(error, sends=self._sends, arrived=arrived, answer=self._answer)
+        return Broken(sends=self._sends, arrived=arrived, answer=self._answer_at_hand())
 
     def _answer_at_hand(self) -> Answer[Response] | None:
-        """Return the answer to the most recent send, if all of it has come."""
+        """Return the answer to the most recent send, if it was read completely."""
         if self._answer is not None or self._received is None:
             return self._answer
-        body = body_at_hand(self._received, self._context.settings.max_inspect_bytes)
+        body = self._body
+        if body is None:
+            body = body_at_hand(self._received, self._context.settings.max_inspect_bytes)
         return None if body is None else self._read(self._received, body)
 
     def _send(self, step: Send) -> Answer[Response]:
@@ -164,11 +183,11 @@ class Performer:
                 self._context.refresh(request)
                 self._headers = request.headers
         stream, timeout = self._options["stream"], self._options["timeout"]
-        self._received = self._answer = None
+        self._received = self._answer = self._body = None
         self._sends += 1
         self._received = response = self._channel.transmit(request, **self._options)
-        body = inspectable_body(request, response, self._context.settings, stream=stream, timeout=timeout)
-        self._answer = answer = self._read(response, body)
+        self._body = inspectable_body(request, response, self._context.settings, stream, timeout)
+        self._answer = answer = self._read(response, self._body)
         return answer
 
     def _read(self, response: Response, body: bytes | None) -> Answer[Response]:
@@ -186,7 +205,7 @@ class Performer:
 
     def _wait(self, step: Wait) -> Waited:
         if self._stopped():
-            return Waited(reason=GiveUpReason.STOPPED)
+            return Waited(stopped=True)
         self._waiting = step.event
         waiter = self._waiter if step.keys else self._lone
         self._asleep_since = self._context.clock.now()
@@ -194,9 +213,7 @@ class Performer:
             go = waiter.wait(step.keys or {""}, step.delay, step.deadline)
         finally:
             self._waited, self._asleep_since = self.waited, None
-        if go:
-            return Waited(go)
-        return Waited(reason=GiveUpReason.STOPPED if self._stopped() else GiveUpReason.TIMEOUT)
+        return Waited(go, stopped=self._stopped())
 
     def _ask(self, step: Ask) -> Mapping[str, str]:
         tap = Tap()

@@ -40,7 +40,7 @@ def ask(
     probes: Sequence[Probe],
     send: Callable[..., Response],
     scopes: ScopeMemory,
-    astray: dict[str, threading.Thread],
+    late: dict[str, threading.Thread],
     *,
     origin: str,
     options: Mapping[str, Any],
@@ -52,12 +52,12 @@ def ask(
         probes: The requests to send.
         send: Sends a prepared request, and returns a response with an unread body.
         scopes: The tokens and modules that were refused before.
-        astray: The overdue threads, by origin; updated here.
+        late: The overdue threads, by origin; updated here.
         origin: The origin of the probes.
         options: Keyword arguments of `send`.
         cut: Shuts down the connection that `send` uses, if it can.
     """
-    overdue = astray.get(origin)
+    overdue = late.get(origin)
     if not probes or (overdue is not None and overdue.is_alive()):
         return {}, 0
     run = _ProbeRun(probes, send, scopes, options)
@@ -73,7 +73,7 @@ def ask(
         done = run.done.wait(SECONDS)
     finally:  # also after Ctrl-C
         if not done:
-            astray[origin] = thread
+            late[origin] = thread
             cut()
     if not done:
         _log.debug(_UNKNOWN, "out of time")

@@ -1,4 +1,4 @@
-"""The response and the report that a call comes to."""
+"""Builds the response and the report of a finished call."""
 
 from __future__ import annotations
 
@@ -71,7 +71,12 @@ class Results:
         return response
 
     def _remaining(self, part: Part | None) -> RemainingRequest | None:
-        return None if part is None else RemainingRequest.of(copy_of(self._request, part.url, part.body))
+        if part is None:
+            return None
+        try:
+            return RemainingRequest.of(copy_of(self._request, part.url, part.body))
+        except Exception:  # noqa: BLE001 (the body is a file that was closed meanwhile, say)
+            return None
 
 
 def summary_of(report: GuardReport) -> str:

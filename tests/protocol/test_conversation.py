@@ -123,7 +123,7 @@ class Call:
 
     def play(self, first: Answer[int] | None, *replies: Any, now: float = START) -> Ending[int]:
         """Lead the conversation to its end; each reply answers a Send, Wait or Ask, and a `Broken` is thrown."""
-        script, steps = list(replies), self.conversation.run(first, now)
+        script, steps, at = list(replies), self.conversation.run(first, now), first.at if first else now
         reply: Any = None
         while True:
             try:
@@ -135,7 +135,8 @@ class Call:
                 assert not script, "less was asked for than there are replies"
                 return done.value
             self.steps.append(step)
-            reply = script.pop(0) if isinstance(step, Send | Wait | Ask) else None
+            reply = script.pop(0) if isinstance(step, Send | Wait | Ask) else at
+            at = reply.at if isinstance(reply, Answer) else at
 
     @property
     def words(self) -> list[str]:
@@ -268,7 +269,7 @@ def test_a_record_without_an_id_of_its_own_goes_with_whatever_may_go():
 def test_a_row_without_an_id_goes_along_with_those_that_may_go_and_the_others_wait_on():
     call = Call("POST", "Leads/upsert", {"data": [{"id": A}, {"id": B}, {"Last_Name": "N"}]})
     first = call.read(400, [locked(A), locked(B), item("RECORD_LOCKED", action=ZIA)])
-    call.play(first, went(B), call.read(200, [success(B), success(C)]), Waited(reason=TIMEOUT))
+    call.play(first, went(B), call.read(200, [success(B), success(C)]), Waited())
     (send,) = call.those(Send)
     assert body_of(send.part) == {"data": [{"id": B}, {"Last_Name": "N"}]}
     assert [wait.keys for wait in call.those(Wait)] == [keys_of(A, B), keys_of(A)]
@@ -366,7 +367,7 @@ def test_p2_only_the_records_that_may_go_are_sent_and_the_others_wait_on():
 def test_keys_of_other_calls_that_may_go_are_of_no_concern():
     call = batch()
     foreign = frozenset({f"https://other.test|{C}", f"{ORIGIN}|1"})
-    call.play(mixed(call), Waited(keys_of(B) | foreign), call.read(200, [success(B)]), Waited(reason=TIMEOUT))
+    call.play(mixed(call), Waited(keys_of(B) | foreign), call.read(200, [success(B)]), Waited())
     (send,) = call.those(Send)
     assert ids_in(send.part) == [B]
 
@@ -385,7 +386,7 @@ def test_a_record_that_is_still_locked_is_shared_as_such_and_waits_again():
 
 def test_an_answer_out_of_order_is_put_back_into_the_order_of_the_first():
     call = batch()
-    ending = call.play(mixed(call), went(B, C), call.read(207, [locked(C), success(B)]), Waited(reason=TIMEOUT))
+    ending = call.play(mixed(call), went(B, C), call.read(207, [locked(C), success(B)]), Waited())
     assert codes(ending) == ["SUCCESS", "SUCCESS", "RECORD_LOCKED", "INVALID_DATA"]
     assert [found.record_id for found in ending.outcomes] == [A, B, C, D]
     assert ids_in(ending.remaining) == [C]
@@ -564,7 +565,7 @@ def test_without_a_time_budget_nothing_is_waited_for():
 def test_a_wait_that_would_end_after_the_deadline_never_begins(at, waits):
     call = one(timeout=10)
     replies = [went(A), call.read(400, [locked(A)], at=START + at)]
-    ending = call.play(call.read(400, [locked(A)]), *replies, *[Waited(reason=TIMEOUT)][: waits - 1])
+    ending = call.play(call.read(400, [locked(A)]), *replies, *[Waited()][: waits - 1])
     assert len(call.those(Wait)) == waits
     assert {wait.deadline for wait in call.those(Wait)} == {START + 10}
     gave_up(call, ending, TIMEOUT, attempts=2, later=3.6)
@@ -572,14 +573,14 @@ def test_a_wait_that_would_end_after_the_deadline_never_begins(at, waits):
 
 def test_the_time_budget_begins_with_the_first_refusal_and_not_with_the_call():
     call = one(timeout=10)
-    call.play(call.read(400, [locked(A)], at=START + 500), Waited(reason=TIMEOUT), now=START)
+    call.play(call.read(400, [locked(A)], at=START + 500), Waited(), now=START)
     assert call.those(Wait)[0].deadline == START + 510
 
 
 @pytest.mark.parametrize(("left", "waits"), [("7", 1), ("6", 0), ("0", 0), (None, 1), ("many", 1)])
 def test_credits_from_the_least_on_are_left_alone(left, waits):
     call = one(min_credits=6)
-    ending = call.play(call.read(400, [locked(A)], credits=left), *[Waited(reason=TIMEOUT)] * waits)
+    ending = call.play(call.read(400, [locked(A)], credits=left), *[Waited()] * waits)
     assert len(call.those(Wait)) == waits
     gave_up(call, ending, TIMEOUT if waits else CREDITS, attempts=1, later=3)
 
@@ -594,14 +595,14 @@ def test_credits_are_counted_by_the_latest_answer():
 @pytest.mark.parametrize("reason", [GiveUpReason.STOPPED, TIMEOUT])
 def test_a_wait_that_ends_before_its_time_ends_the_call(reason):
     call = one()
-    ending = call.play(call.read(400, [locked(A)]), Waited(reason=reason))
+    ending = call.play(call.read(400, [locked(A)]), Waited(stopped=reason is GiveUpReason.STOPPED))
     assert call.words == ["LOCKED", "Share", "Wait"]
     gave_up(call, ending, reason, attempts=1, later=3)
 
 
 def test_p5_what_was_applied_before_the_wait_ended_is_part_of_the_result():
     call = batch()
-    ending = call.play(mixed(call), went(B), call.read(200, [success(B)]), Waited(reason=GiveUpReason.STOPPED))
+    ending = call.play(mixed(call), went(B), call.read(200, [success(B)]), Waited(stopped=True))
     assert fates(ending) == ["written", "written", "locked", "refused"]
     assert ids_in(ending.remaining) == [C]
     assert ending.keeps_results
@@ -613,7 +614,7 @@ def test_p5_what_was_applied_before_the_wait_ended_is_part_of_the_result():
 
 def test_crm_may_ask_for_a_longer_wait():
     call = one()
-    call.play(call.read(400, [locked(A)], retry_after=30.0), Waited(reason=TIMEOUT))
+    call.play(call.read(400, [locked(A)], retry_after=30.0), Waited())
     assert call.those(Wait)[0].delay == 30
 
 
@@ -759,7 +760,7 @@ def test_known_locks_are_waited_out_before_the_first_send():
 @pytest.mark.parametrize("reason", [TIMEOUT, GiveUpReason.STOPPED])
 def test_known_locks_do_not_keep_a_call_from_its_first_send(reason):
     call = one()
-    ending = call.play(None, Waited(reason=reason), call.read(200, [success(A)]))
+    ending = call.play(None, Waited(stopped=reason is GiveUpReason.STOPPED), call.read(200, [success(A)]))
     assert call.those(Send) == [Send(Part(), again=False)]
     assert fates(ending) == ["written"]
 
@@ -811,7 +812,7 @@ def test_a_refusal_of_the_first_send_goes_on_with_the_same_budget_and_the_next_w
 
 def test_p5_broken_off_before_the_first_send_everything_is_left_for_later():
     call = one()
-    ending = call.play(None, Broken(INTERRUPTED, sends=0))
+    ending = call.play(None, Broken(sends=0))
     assert (ending.answer, ending.attempts, ending.reason) == (None, 0, INTERRUPTED)
     assert (fates(ending), ending.remaining, ending.retry_after) == (["locked"], Part(), call.settings.wait_max)
     assert ending.outcomes[0].action == ZIA
@@ -822,7 +823,7 @@ def test_p5_broken_off_before_the_first_send_everything_is_left_for_later():
 def test_p2_broken_off_in_the_first_send_it_is_unknown_if_it_may_have_arrived(arrived, fate, remaining):
     call = one()
     met = CallError(code="ConnectionError")
-    ending = call.play(None, went(A), Broken(FOLLOW_UP, met, sends=1, arrived=arrived))
+    ending = call.play(None, went(A), Broken(met, sends=1, arrived=arrived))
     assert (fates(ending), ending.remaining, ending.attempts) == ([fate], remaining, 1)
     assert (ending.error, ending.reason) == (met, FOLLOW_UP)
     assert (ending.retry_after is None) == arrived
@@ -833,7 +834,7 @@ def test_p2_broken_off_in_the_first_send_it_is_unknown_if_it_may_have_arrived(ar
 
 def test_what_locks_a_record_is_not_guessed_where_it_may_be_one_of_several():
     call = one(retry_actions=(ZIA, "other"))
-    ending = call.play(None, Broken(INTERRUPTED, sends=0))
+    ending = call.play(None, Broken(sends=0))
     assert [event.action for event in (*call.events, *ending.events)] == [None, None]
     assert ending.outcomes[0].action is None
 
@@ -841,11 +842,11 @@ def test_what_locks_a_record_is_not_guessed_where_it_may_be_one_of_several():
 def test_p5_broken_off_after_the_first_answer_came_that_answer_counts():
     call = one()
     came = call.read(200, [success(A)])
-    ending = call.play(None, went(A), Broken(INTERRUPTED, sends=1, answer=came))
+    ending = call.play(None, went(A), Broken(sends=1, answer=came))
     assert (ending.answer, fates(ending), ending.remaining) == (came, ["written"], None)
     call = one()
     came = call.read(400, [locked(A)])
-    ending = call.play(None, went(A), Broken(INTERRUPTED, sends=1, answer=came))
+    ending = call.play(None, went(A), Broken(sends=1, answer=came))
     assert (ending.answer, fates(ending), ending.remaining) == (came, ["locked"], Part())
     assert ending.reason is INTERRUPTED
 
@@ -853,13 +854,13 @@ def test_p5_broken_off_after_the_first_answer_came_that_answer_counts():
 def test_p5_an_answer_that_had_come_tells_how_long_to_wait():
     call = one()
     many = call.read(429, {"code": "TOO_MANY_REQUESTS", "status": "error", "details": {}}, retry_after=60.0)
-    ending = call.play(call.read(400, [locked(A)]), went(A), Broken(INTERRUPTED, sends=2, answer=many))
+    ending = call.play(call.read(400, [locked(A)]), went(A), Broken(sends=2, answer=many))
     assert (ending.reason, ending.retry_after, ending.remaining) == (FOLLOW_UP, 60, Part())
 
 
 def test_a_stream_that_was_never_sent_cannot_be_left_for_later():
     call = one(replayable=False)
-    ending = call.play(None, Broken(INTERRUPTED, sends=0))
+    ending = call.play(None, Broken(sends=0))
     assert (fates(ending), ending.remaining) == (["locked"], None)
 
 
@@ -987,7 +988,7 @@ class Guarded:
                 return Waited(keys)
             case Ask(ids=ids):
                 return dict.fromkeys(ids, "zia_vision_rejected")
-        return None
+        return self.at
 
 
 @dataclass(frozen=True)
@@ -1080,7 +1081,7 @@ def broken_by(how: Break, guarded: Guarded, step: Step) -> Broken[int]:
         answer = guarded.answer if how.at_hand else None
     elif how.error is not None:
         answer = None  # after an error no answer is looked for
-    return Broken(how.reason, how.error, sends=guarded.sends, arrived=how.arrived, answer=answer)
+    return Broken(how.error, sends=guarded.sends, arrived=how.arrived, answer=answer)
 
 
 def facts(ending: Ending[int]) -> tuple[Any, ...]:
@@ -1190,7 +1191,7 @@ def test_a_conversation_that_is_left_alone_writes_each_record_once_and_tells_so(
 @pytest.mark.parametrize(("arrived", "told"), [(True, True), (False, False)])
 def test_p5_broken_off_before_the_first_answer_a_write_is_unknown_only_if_it_may_have_arrived(arrived, told):
     call = batch()
-    ending = call.conversation.end(Broken(INTERRUPTED, sends=1, arrived=arrived))
+    ending = call.conversation.end(Broken(sends=1, arrived=arrived))
     assert fates(ending) == ["unknown"] * 4 * told
     assert (ending.answer, ending.attempts, ending.remaining, ending.events) == (None, 1, None, ())
 
@@ -1198,7 +1199,7 @@ def test_p5_broken_off_before_the_first_answer_a_write_is_unknown_only_if_it_may
 def test_p5_broken_off_as_the_first_answer_came_that_answer_is_judged():
     call = batch()
     came = mixed(call)
-    ending = call.conversation.end(Broken(INTERRUPTED, sends=1, answer=came))
+    ending = call.conversation.end(Broken(sends=1, answer=came))
     assert (ending.answer, ending.reason) == (came, INTERRUPTED)
     assert fates(ending) == ["written", "locked", "locked", "refused"]
     assert ids_in(ending.remaining) == [B, C]
@@ -1231,13 +1232,13 @@ def interrupted_at(line: int, call: Call, first: Any, resent: Any) -> Ending[int
     steps = call.conversation.run(call.read(400, first), START)
     step = steps.send(None)
     while not isinstance(step, Send):
-        step = steps.send(Waited(step.keys) if isinstance(step, Wait) else None)
+        step = steps.send(Waited(step.keys) if isinstance(step, Wait) else START)
     came = call.read(207, resent)
     try:
         with Interrupt(line):
             steps.send(came)
     except KeyboardInterrupt:
-        return call.conversation.end(Broken(INTERRUPTED, sends=2, answer=came))
+        return call.conversation.end(Broken(sends=2, answer=came))
     except StopIteration:
         pass
     return None
@@ -1310,11 +1311,11 @@ class Unreliable(Guarded):
             chosen = frozenset(key for key in sorted(step.keys) if not self.choices.of(3))
             if not chosen and step.keys:
                 chosen = frozenset({sorted(step.keys)[self.choices.of(len(step.keys))]})
-            return Waited(chosen) if self.choices.of(9) < 8 else Waited(reason=GiveUpReason.STOPPED)
+            return Waited(chosen) if self.choices.of(9) < 8 else Waited(stopped=True)
         return super().reply(step) if self.choices.of(25) < 24 else self._broken(arrived=bool(self.choices.of(2)))
 
     def _broken(self, **about: Any) -> Broken[int]:
-        return Broken(INTERRUPTED, sends=self.sends, **about)
+        return Broken(sends=self.sends, **about)
 
     def _deliver(self, part: Part) -> Any:
         named = self.crm.named_in(*self.sent(part))
