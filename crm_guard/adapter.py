@@ -69,7 +69,6 @@ class GuardAdapter(HTTPAdapter):
     """
 
     __attrs__: Final = [*HTTPAdapter.__attrs__, "inner", "given", "_owns_inner"]  # type: ignore[misc]
-    """What a pickle carries: HTTPAdapter's own convention."""
 
     @overload
     def __init__(self, settings: GuardSettings | Source = None, **options: Unpack[AdapterOptions]) -> None: ...
@@ -168,20 +167,19 @@ class GuardAdapter(HTTPAdapter):
         if tail < 0 or (passage.get().open and _warn_of_nesting(self)):
             return self.transmit(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
         options = {"stream": stream, "timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
-        context = self.context
-        token = context.stops.token
+        token = self.context.stops.token
         driver: Driver | None = None
         body: bytes | None = None
         response: Response | None = _UNSENT
         try:
-            if context.locks:
+            if self.context.locks:
                 driver = _driver_of(self, request, tail, token, options)
                 if driver.known_locked():
                     return driver.run()
                 driver = None
             response = None
             response = self.transmit(request, **options)
-            body = inspectable_body(request, response, context.settings, stream, timeout)
+            body = inspectable_body(request, response, self.context.settings, stream, timeout)
             if body is None or not marked(body):
                 return response
             driver = _driver_of(self, request, tail, token, options)
@@ -193,8 +191,7 @@ class GuardAdapter(HTTPAdapter):
         except BaseException as exc:  # Ctrl-C, or `sys.exit()` in a hook: at any line above, and inside of it
             with contextlib.suppress(Exception):
                 driver = driver or _driver_of(self, request, tail, token, options)
-                sent = response is not _UNSENT
-                driver.interrupted(exc, response if sent else None, body, sent=sent)
+                driver.interrupted(exc, response, body, sent=response is not _UNSENT)
             raise
 
     def guards(self, url: str) -> bool:
@@ -221,12 +218,7 @@ class GuardAdapter(HTTPAdapter):
         self.context = context
 
     def around(self, inner: BaseAdapter, *, owned: bool = False) -> Self:
-        """Return a guard that sends through `inner`, and shares everything else with this one.
-
-        Args:
-            inner: The adapter to send through.
-            owned: Whether closing that guard closes `inner`, too.
-        """
+        """Return a guard that sends through `inner` (and closes it, if `owned`), and shares all else with this one."""
         twin = object.__new__(type(self))
         vars(twin).update(vars(self), inner=inner, _owns_inner=owned)  # what a subclass has added, too
         remember(twin, inner)

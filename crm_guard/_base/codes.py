@@ -23,6 +23,10 @@ RECORD_LOCKING: Final = "record_locking"
 BEING_CHECKED: Final = "zia_vision_validation"
 """`$approval_state` of a record whose image Zia is checking."""
 
+OK: Final = 200
+CREATED: Final = 201
+ACCEPTED: Final = 202
+MULTI_STATUS: Final = 207
 REDIRECT: Final = 300
 CLIENT_ERROR: Final = 400
 UNAUTHORIZED: Final = 401

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from crm_guard._base.codes import UNAPPROVED
 from crm_guard._protocol import early, interrupts
 from crm_guard._protocol.call_result import ending_of
 from crm_guard._protocol.exchange import Exchange
@@ -181,9 +182,12 @@ class Conversation(Generic[R]):
 
     def _diagnose(self, exchange: Exchange[R]) -> Steps[Mapping[str, str]]:
         """Ask for the approval states behind the refusals, if that is allowed and of use."""
-        ids, module = unapproved(outcomes_of(exchange, self._judge)), self._facts.request.route.module
-        wanted = self._facts.settings.diagnose and ids and module is not None
-        if not wanted or module is None or self._pacing.out_of_credits(exchange.latest.credits):
+        module, allowed = self._facts.request.route.module, self._facts.settings.diagnose
+        of_use = module is not None and any(slot.item.code in UNAPPROVED for slot in exchange.slots)
+        if not allowed or not of_use or self._pacing.out_of_credits(exchange.latest.credits):
+            return {}
+        ids = unapproved(outcomes_of(exchange, self._judge))
+        if not ids or module is None:
             return {}
         states: Mapping[str, str] = yield Ask(module, ids)
         return states

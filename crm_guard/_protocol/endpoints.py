@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
+from crm_guard._base.codes import ACCEPTED, MULTI_STATUS
 from crm_guard._protocol.inspection import READ_METHODS
 from crm_guard.remediation import Family
 
@@ -47,7 +48,7 @@ class Endpoint:
     ids_in: IdsIn
     resend: Resend
     family: Family
-    partial_status: int = 207
+    partial_status: int = MULTI_STATUS
     entries: bool = False
     """The answer's items are entries of one record (share), not records."""
     reads: bool = False
@@ -88,13 +89,13 @@ class Route:
         return self.record_id if index == 1 and index is not True else None
 
 
-def _by_data(name: str, *, partial_status: int = 207, ordered: bool = True) -> Endpoint:
+def _by_data(name: str, partial_status: int = MULTI_STATUS, *, ordered: bool = True) -> Endpoint:
     return Endpoint(
         name, IdsIn.BODY_DATA, Resend.NARROWED, Family.UPDATE, partial_status=partial_status, ordered=ordered
     )
 
 
-def _by_ids(name: str, family: Family = Family.UPDATE, *, partial_status: int = 207) -> Endpoint:
+def _by_ids(name: str, family: Family = Family.UPDATE, *, partial_status: int = MULTI_STATUS) -> Endpoint:
     return Endpoint(name, IdsIn.IDS, Resend.NARROWED, family, partial_status)
 
 
@@ -128,11 +129,15 @@ _TABLE: Final[dict[tuple[str, str], Endpoint]] = {
     ("POST", "M/actions/mass_update"): _by_ids("mass update"),
     ("POST", "M/actions/mass_delete"): _by_ids("mass delete", Family.DELETE),
     # Direct callers get 202 for a partial success, unlike everywhere else (zoho/crm-oas v8.0 change_owner).
-    ("POST", "M/actions/change_owner"): _by_ids("change owner", partial_status=202),
+    ("POST", "M/actions/change_owner"): _by_ids("change owner", partial_status=ACCEPTED),
     ("POST", "M/I/actions/change_owner"): _by_path("change owner of one"),
     # 202 also if all of it was scheduled (zoho/crm-oas v8.0, operation assignTerritoriesToRecords).
-    ("POST", "M/actions/assign_territories"): _by_data("assign territories", partial_status=202, ordered=False),
-    ("POST", "M/actions/remove_territories"): _by_data("remove territories", partial_status=202, ordered=False),
+    ("POST", "M/actions/assign_territories"): _by_data(
+        "assign territories", partial_status=ACCEPTED, ordered=False
+    ),
+    ("POST", "M/actions/remove_territories"): _by_data(
+        "remove territories", partial_status=ACCEPTED, ordered=False
+    ),
     ("POST", "M/I/actions/assign_territories"): _by_path("assign territories to one"),
     ("POST", "M/I/actions/remove_territories"): _by_path("remove territories from one"),
     ("PUT", "M/I/actions/blueprint"): _by_path("update blueprint"),

@@ -18,10 +18,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from crm_guard._protocol.endpoints import Resend
-from crm_guard._protocol.matching import match, match_named, repointed
+from crm_guard._protocol.matching import match_named, match_sent, repointed
 from crm_guard._protocol.precedents import Precedents
 from crm_guard._protocol.request_records import CrmRequest, Part
-from crm_guard._protocol.slots import Fate, Slot, certain, fate_of, order_of, refused_whole, slots_of
+from crm_guard._protocol.resend_rules import obstacle
+from crm_guard._protocol.slots import Fate, Slot, fate_of, order_of, slots_of
 from crm_guard.outcomes import GiveUpReason
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Exchange(Generic[R]):
         attempts: Sends so far whose answers were absorbed or lost.
         flight: The number of the most recent send; the first is 1.
         reason: Why the exchange stopped with something pending or uncertain.
-        error: What the most recent send met as a whole (`FOLLOW_UP`).
+        error: Why the most recent send failed as a whole.
     """
 
     def __init__(
@@ -170,10 +171,7 @@ class Exchange(Generic[R]):
         if answer.failed or envelope is None or (envelope.bare and len(self._sent) > 1):
             return self._follow_up(answer)
         ids = [self._requested_id(self.slots[number]) for number in self._sent]
-        ordered = request.endpoint.ordered
-        matched = match(
-            envelope.items, ids, container=request.container, ids_only=request.ids_only, ordered=ordered
-        )
+        matched = match_sent(request, envelope.items, ids)
         found = _by_index(matched, envelope.items) if matched else match_named(envelope.items, ids)
         slots = list(self.slots)
         for sent_index, number in enumerate(self._sent):
@@ -194,13 +192,7 @@ class Exchange(Generic[R]):
         return self._as(Fate.LOCKED if answer.error.refused else self._fate_of_lost), GiveUpReason.FOLLOW_UP
 
     def _obstacle(self, slots: Sequence[Slot]) -> GiveUpReason | None:
-        pending = [number for number, slot in enumerate(slots) if slot.fate is Fate.LOCKED]
-        if not pending:
-            return None
-        if not self._replayable:
-            return GiveUpReason.NOT_REPLAYABLE
-        known = (certain if self.divisible else refused_whole)(slots, pending, self.request)
-        return None if known and not self.latest.failed else GiveUpReason.UNMATCHED
+        return obstacle(slots, self.request, replayable=self._replayable, failed=self.latest.failed)
 
     def _updated(self, number: int, sent_index: int, item: Item) -> Slot:
         slot = self.slots[number]

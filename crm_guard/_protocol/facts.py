@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crm_guard.remediation import RECORD_ID
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -40,4 +42,4 @@ class Facts:
 
     def keys(self, ids: Iterable[str | None]) -> frozenset[str]:
         """Return the keys of records, as far as these have ids to share."""
-        return frozenset(self.key(name) for name in ids if name and name.isdecimal())
+        return frozenset(self.key(name) for name in ids if name and RECORD_ID.fullmatch(name))

@@ -87,7 +87,7 @@ class _Claims:
         self._raw: list[bytes] = []
 
     def add(self, number: int, item: Item) -> bool:
-        """Add the claim of an item, if it names an index or a record; return False if that cannot be."""
+        """Add the claim of an item, if it names an index or a record; return False if it is contradictory."""
         pointed_at = pointed_index(item, self._container, len(self._sent))
         record_id = item.record_id or ""
         known = record_id in self._of_record
@@ -153,13 +153,13 @@ def match_response(request: CrmRequest, envelope: Envelope) -> list[int | None] 
         return None
     if envelope.key == "tags":  # these items are about the tags (zoho/crm-oas v8.0, tag input errors)
         return None
-    return match(
-        envelope.items,
-        request.ids,
-        container=request.container,
-        ids_only=request.ids_only,
-        ordered=request.endpoint.ordered,
-    )
+    return match_sent(request, envelope.items, request.ids)
+
+
+def match_sent(request: CrmRequest, items: Sequence[Item], sent: Sequence[str | None]) -> list[int | None] | None:
+    """Match items to what was `sent` of a request, as `match` does."""
+    ordered = request.endpoint.ordered
+    return match(items, sent, container=request.container, ids_only=request.ids_only, ordered=ordered)
 
 
 def records(request: CrmRequest, envelope: Envelope, matched: Sequence[int | None] | None) -> list[str | None]:

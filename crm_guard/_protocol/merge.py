@@ -1,4 +1,4 @@
-"""The answer that CRM would have given had the locks been gone from the start. Pure.
+"""Builds the merged answer: what CRM would have returned without locks. Pure.
 
 One item per record, in the order of the first answer; the HTTP status and the other members of the body are those
 that CRM itself used for an answer of the same kind (all applied, some applied, none applied).
@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from crm_guard._base.codes import RECORD_LOCKED
+from crm_guard._base.codes import OK, RECORD_LOCKED
 from crm_guard._protocol.json_spans import members, splice
 from crm_guard._protocol.precedents import Kind, kind_of
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from crm_guard._protocol.envelope import Envelope, Item
     from crm_guard._protocol.exchange import Exchange
 
-_OK: Final = 200
 _COUNTERS: Final = ("success_count", "locked_count")
 
 
@@ -65,7 +64,7 @@ def with_hint(item: Item, hint: str) -> Item:
 
 def _usual_status(exchange: Exchange[Any], kind: Kind) -> int:
     if kind is Kind.ALL:
-        return _OK
+        return OK
     return exchange.request.endpoint.partial_status if kind is Kind.SOME else exchange.precedents.first
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, Final
 
+from crm_guard._base.codes import ACCEPTED, CREATED, MULTI_STATUS, OK
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crm_guard._protocol.answer import Answer
     from crm_guard._protocol.envelope import Envelope, Item
 
-_ACCEPTED: Final = 202
-_WHOLE: Final = frozenset({200, 201, 202})
-_PARTS: Final = _WHOLE | {207}
+_WHOLE: Final = frozenset({OK, CREATED, ACCEPTED})
+_PARTS: Final = _WHOLE | {MULTI_STATUS}
 
 
 class Kind(enum.Enum):
@@ -80,6 +81,6 @@ def kind_of(items: Sequence[Item]) -> Kind:
 
 def _is_whole_status(status: int, envelope: Envelope, kind: Kind) -> bool:
     """Return whether `status` is one that CRM gives to a call of this kind as a whole."""
-    if kind is Kind.ALL and status == _ACCEPTED:  # also that of a change of owners that succeeded in part
+    if kind is Kind.ALL and status == ACCEPTED:  # also that of a change of owners that succeeded in part
         return all(item.code == "SCHEDULED" for item in envelope.items)
     return status in (_WHOLE if kind is Kind.ALL else _PARTS) or kind is Kind.NONE

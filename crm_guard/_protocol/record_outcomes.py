@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from crm_guard._base.codes import CLIENT_ERROR, RECORD_LOCKED, SERVER_ERROR, UNAPPROVED
-from crm_guard._protocol.approval_probe import Diagnosis, choose
+from crm_guard._protocol.approval_case import Diagnosis, choose
 from crm_guard._protocol.matching import match_response, pointed_index, records
 from crm_guard._protocol.slots import Fate
 from crm_guard.outcomes import CallError, GiveUpReason, RecordOutcome
 from crm_guard.remediation import (
+    RECORD_ID,
     Family,
     hint_for_bystander,
     hint_for_follow_up,
@@ -149,7 +150,7 @@ def outcomes_in(answer: Answer[Any], judge: Judge) -> tuple[RecordOutcome, ...]:
 
 
 def unanswered_outcomes(judge: Judge, error: CallError | None = None) -> tuple[RecordOutcome, ...]:
-    """Return the outcomes of a call whose first answer is lost, and of whose records nothing else is known."""
+    """Return the outcomes of a call whose first answer was lost: all uncertain."""
     request = judge.request
     if request.names_one and not _names_record(request):
         return ()
@@ -190,7 +191,7 @@ def early_outcomes(
 
 
 def failed_as_a_whole(answer: Answer[Any], request: CrmRequest) -> bool:
-    """Return whether an answer tells of the call, and not of each record that the call names."""
+    """Return whether an answer has one result for the call instead of one per record."""
     envelope = answer.envelope
     if envelope is None:
         return answer.status >= CLIENT_ERROR or (not answer.conclusive and _is_known(request))
@@ -209,7 +210,9 @@ def _is_known(request: CrmRequest) -> bool:
 def _names_record(request: CrmRequest) -> bool:
     """Return whether the path names a record: `settings/variables` looks as if it did."""
     route = request.route
-    return route.names_record and (route.external or _is_known(request) or (route.record_id or "").isdecimal())
+    if not route.names_record:
+        return False
+    return route.external or _is_known(request) or RECORD_ID.fullmatch(route.record_id or "") is not None
 
 
 def _covers_less(answer: Answer[Any], request: CrmRequest, envelope: Envelope) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from crm_guard.clock import Clock
     from crm_guard.events import GuardHook
-    from crm_guard.locks.memory import LockRegistry
+    from crm_guard.locks import LockRegistry
 
 
 class StockOptions(TypedDict, total=False):

@@ -85,16 +85,8 @@ class Performer:
     def leave(self) -> None:
         """Remove this call from the lock registry and `stop_waiting()`. Safe to repeat."""
         self._context.stops.unwatch(self._wake)
-        with self._tolerating_registry():
+        with _tolerated():
             self._waiter.leave()
-
-    @contextmanager
-    def _tolerating_registry(self) -> Iterator[None]:
-        """Log an error of the lock registry: what calls share must not cost the result of one."""
-        try:
-            yield
-        except Exception as exc:  # noqa: BLE001 (a registry of the user's own may raise anything)
-            logger.warning("the lock registry failed: %s", type(exc).__name__)
 
     def take(self, response: Response, body: bytes) -> Answer[Response]:
         """Take over the answer to a first send by somebody else, and return what it says."""
@@ -123,7 +115,7 @@ class Performer:
             case Ask():
                 return self._ask(step)
             case Share():
-                with self._tolerating_registry():
+                with _tolerated():
                     self._waiter.verdict(locked=step.locked, free=step.free)
             case Tell():
                 self.tell(step.event)
@@ -157,7 +149,7 @@ class Performer:
             body: The body of that answer, where it was read.
             sent: Whether that send had begun.
         """
-        if first is not None:
+        if sent and first is not None:
             self._received, self._body = first, body
         self._sends = max(self._sends, int(sent))
         arrived = self._channel.repeats or not never_sent(cause)
@@ -235,3 +227,12 @@ class Performer:
 
     def _stopped(self) -> bool:
         return self._context.stops.token is not self._token
+
+
+@contextmanager
+def _tolerated() -> Iterator[None]:
+    """Log an error of the lock registry: what calls share must not cost the result of one."""
+    try:
+        yield
+    except Exception as exc:  # noqa: BLE001 (a registry of the user's own may raise anything)
+        logger.warning("the lock registry failed: %s", type(exc).__name__)

@@ -11,16 +11,12 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from crm_guard.locks.registry import LockRegistry, Unshared, Waiter, unannounced
 from crm_guard.locks.table import LockTable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from crm_guard.locks.registry import WaitContext
-
-# All but the first are kept for importers that have yet to move to `crm_guard.locks.registry` and `.table`.
-__all__ = ["LockRegistry", "LockTable", "MemoryLockRegistry", "Unshared", "Waiter", "unannounced"]
+    from crm_guard.locks.registry import WaitContext, Waiter
 
 _MIN_SLACK = 1.0
 """Seconds, at least, by which a wait exceeds its announced length before it is announced again."""

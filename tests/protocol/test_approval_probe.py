@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
-from crm_guard._protocol.approval_probe import Probe, build_probes, choose, read_states, refused_scope
+from crm_guard._protocol.approval_case import choose
+from crm_guard._protocol.approval_probe import Probe, build_probes, read_states, refused_scope
 from crm_guard._transport.scopes import ScopeMemory
 from crm_guard.remediation import ApprovalCase, Family, candidates, hint_for_candidates, hint_for_case
 
