@@ -218,7 +218,7 @@ class GuardAdapter(HTTPAdapter):
         self.context = context
 
     def around(self, inner: BaseAdapter, *, owned: bool = False) -> Self:
-        """Return a guard that sends through `inner` (and closes it, if `owned`), and shares all else with this one."""
+        """Return a guard that sends through `inner`, closes it if `owned`, and shares all else with this one."""
         twin = object.__new__(type(self))
         vars(twin).update(vars(self), inner=inner, _owns_inner=owned)  # what a subclass has added, too
         remember(twin, inner)

@@ -38,16 +38,23 @@ class Item:
         raw: The item as CRM wrote it.
         sub: Index of the sub-request in a composite call, else None.
         code: The decisive code: that of a nested error, if one of several explains the refusal.
+        details: The details of the decisive code; empty if they are not an object.
+        record_id: The id of the record that the item itself names, if any.
+        succeeded: Whether CRM reports that it applied the call to this record.
+        guarded: Whether the item is a refusal that the guard handles.
     """
 
-    __slots__ = ("_decisive", "_value", "code", "raw", "sub")
+    __slots__ = ("_value", "code", "details", "guarded", "raw", "record_id", "sub", "succeeded")
 
     def __init__(self, raw: bytes, value: dict[str, Any], sub: int | None = None) -> None:
-        self.raw = raw
+        self.raw, self.sub = raw, sub
         self._value = value
-        self.sub = sub
-        self._decisive = self._find_decisive()
-        self.code = _text(self._decisive.get("code"))
+        decisive, status = self._find_decisive(), value.get("status")
+        self.code = _text(decisive.get("code"))
+        self.details = _mapping(decisive.get("details"))
+        self.record_id = None if self.code in _NAMES_ANOTHER_RECORD else _record_named_in(self.details)
+        self.succeeded = status == "success"
+        self.guarded = status == "error" and self.code in GUARDED
 
     @property
     def message(self) -> str:
@@ -55,34 +62,10 @@ class Item:
         return _text(self._value.get("message"))
 
     @property
-    def succeeded(self) -> bool:
-        """Whether CRM reports that it applied the call to this record."""
-        return self._value.get("status") == "success"
-
-    @property
-    def details(self) -> dict[str, Any]:
-        """The details of the decisive code; empty if they are not an object."""
-        details = self._decisive.get("details")
-        return details if isinstance(details, dict) else {}
-
-    @property
     def action(self) -> str | None:
         """`details.action`: what locked the record. Not the item's own `action` (upsert: insert or update)."""
         action = self.details.get("action")
         return action if isinstance(action, str) else None
-
-    @property
-    def record_id(self) -> str | None:
-        """The id of the record that the item itself names, if any."""
-        if self.code in _NAMES_ANOTHER_RECORD:
-            return None
-        details = self.details
-        return identifier(details.get("id")) or identifier(details.get("record_id"))
-
-    @property
-    def guarded(self) -> bool:
-        """Whether the item is a refusal that the guard handles."""
-        return self._value.get("status") == "error" and self.code in GUARDED
 
     def retryable(self, actions: Collection[str]) -> bool:
         """Return whether CRM refused the record for a temporary lock: exactly one of `actions`."""
@@ -268,6 +251,14 @@ def _is_lock(error: dict[str, Any], actions: Collection[str]) -> bool:
     details = error.get("details")
     action = details.get("action") if isinstance(details, dict) else None
     return error.get("code") == RECORD_LOCKED and isinstance(action, str) and action in actions
+
+
+def _record_named_in(details: dict[str, Any]) -> str | None:
+    return identifier(details.get("id")) or identifier(details.get("record_id"))
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _text(value: object) -> str:
