@@ -46,9 +46,10 @@ _NESTED: Final = "a guard sends through another guard: waits and sends would mul
 class GuardAdapter(HTTPAdapter):
     """A `requests` transport adapter that waits out CRM's transient locks, and explains its other refusals.
 
-    Mount it on a session; other URLs pass as through a plain `HTTPAdapter`. A CRM call whose
-    records are locked by an image check waits and is sent again, but only for the records that CRM refused. One
-    adapter may be used from any number of threads. The caller's request is never changed.
+    Mount it on a session; other URLs pass as through a plain `HTTPAdapter`. A CRM call whose records are locked by
+    an image check waits and is sent again, but only for the records that CRM refused. One adapter may be used from
+    any number of threads. The caller's request is never changed. Its settings, hooks, refresh and locks cannot be
+    replaced: make a new adapter.
 
     `Response.elapsed` covers the waits too; `get_report(response).waited` tells them apart.
 
@@ -118,7 +119,7 @@ class GuardAdapter(HTTPAdapter):
         self._assemble(self.given.context())
 
     def _assemble(self, context: Context) -> None:
-        """Set what cannot be pickled."""
+        """Set what cannot be pickled; `tail_of` maps a URL to the offset just past its API version, or -1."""
         self.context = context
         self.tail_of = tail_finder(context.settings.path_pattern)
         self.warned_of_nesting = False

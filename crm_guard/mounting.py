@@ -61,7 +61,7 @@ def mount_guard(
         **adapter_kwargs: As for `GuardAdapter`. With `inner`, that adapter is used instead of those mounted.
 
     Returns:
-        The guard of the first prefix. Prefixes with adapters of their own have guards of their own, alike.
+        The guard of the first prefix. Prefixes with adapters of their own have guards of their own, with the same settings.
 
     Raises:
         SettingsError: A setting is unknown or has a value that is not allowed.
@@ -223,7 +223,7 @@ class _AdapterHook:
                 return installation.guard_for(url, adapter)
         return adapter
 
-    def renew(self) -> None:
+    def after_fork(self) -> None:
         """Replace the mutex after a fork: a thread that held it is gone. Guards reset themselves."""
         self._mutex = threading.Lock()
 
@@ -263,7 +263,7 @@ def _wrap(hook: _AdapterHook, original: _GetAdapter) -> _GetAdapter:
 
 _hook: Final = _AdapterHook()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_hook.renew)
+    os.register_at_fork(after_in_child=_hook.after_fork)
 
 
 def install(

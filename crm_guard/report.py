@@ -229,7 +229,7 @@ class GuardError(HTTPError):
 
 
 class RecordLockedError(GuardError):
-    """A record is locked, and CRM applied nothing of the call (or `raise_on="partial"` asked to hear of it)."""
+    """A record is locked, and CRM applied nothing of the call (or `raise_on="partial"` is set)."""
 
     @property
     def retryable(self) -> bool:
@@ -347,8 +347,8 @@ def _read(response: Response) -> GuardReport | None:
     if body is None and status < CLIENT_ERROR:  # whoever has read it knows more than we do
         return None
     named = read_request(method, address, lambda: _plain_body(request), external="X-EXTERNAL" in request.headers)
-    wish = seconds_to_wait(response.headers.get("Retry-After"))
-    answer = read_answer(response, status, body, named, retry_after=wish)
+    asked = seconds_to_wait(response.headers.get("Retry-After"))
+    answer = read_answer(response, status, body, named, retry_after=asked)
     judge = Judge(named, _DEFAULTS.retry_actions, address.version)
     error = error_in(answer, named)
     return GuardReport(

@@ -108,14 +108,14 @@ def _credits_left(value: str | None) -> int | None:
 def _read_error(status: int, envelope: Envelope | None, body: bytes | None, retry_after: float | None) -> CallError:
     if envelope is not None and len(envelope.items) == 1:
         item = envelope.items[0]
-        code, message, wish = item.code, item.message, item.details.get("retry_after")
+        code, message, asked = item.code, item.message, item.details.get("retry_after")
     else:
         top = _object(body) if envelope is None else {}
         details = top.get("details")
         code, message = _text(top.get("code")), _text(top.get("message"))
-        wish = details.get("retry_after") if isinstance(details, dict) else None
+        asked = details.get("retry_after") if isinstance(details, dict) else None
     if retry_after is None:  # zoho/crm-oas v8.0, `__apis`: a 429 with `details.retry_after`
-        retry_after = _seconds(wish)
+        retry_after = _seconds(asked)
     # A code is a plain word; what is none may hold anything.
     return CallError(status=status, code=harmless_state(code) or "", message=message, retry_after=retry_after)
 

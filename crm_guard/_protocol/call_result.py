@@ -38,7 +38,7 @@ def ending_of(exchange: Exchange[R], facts: Facts, judge: Judge, pacing: Pacing)
         outcomes=outcomes,
         attempts=exchange.attempts,
         reason=exchange.reason,
-        retry_after=_later(exchange, outcomes, pacing),
+        retry_after=_retry_after(exchange, outcomes, pacing),
         error=_failure_of(exchange),
         remaining=_remaining(exchange),
         events=tuple(facts.teller.of_end(exchange, outcomes)),
@@ -86,7 +86,7 @@ def _raises(raise_on: str, exchange: Exchange[Any], outcomes: Iterable[RecordOut
     return raise_on == "partial"
 
 
-def _later(exchange: Exchange[Any], outcomes: Iterable[RecordOutcome], pacing: Pacing) -> float | None:
+def _retry_after(exchange: Exchange[Any], outcomes: Iterable[RecordOutcome], pacing: Pacing) -> float | None:
     """Return the seconds after which a later call makes sense, None where no wait will help."""
     if exchange.reason is not None and (exchange.pending or exchange.uncertain):
         return pacing.delay

@@ -98,7 +98,7 @@ def tail_finder(path_pattern: str) -> Callable[[str], int]:
     """Return a function from a URL to the offset just past its API version, or -1 if it is not a CRM call.
 
     Args:
-        path_pattern: A regular expression that the path must begin with. It decides only whether.
+        path_pattern: A regular expression that the path must begin with. Decides only whether a URL is a CRM call.
     """
     if path_pattern == DEFAULT_PATH_PATTERN:
         return _usual_tail

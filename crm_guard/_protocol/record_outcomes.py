@@ -265,18 +265,17 @@ def _causes(
     """Return the outcomes of the records that an answer names as the cause of its refusal, by their positions."""
     if answer.envelope is None or not answer.error.refused:
         return {}
-    places = _named_indexes(request, answer.envelope)
-    named = zip(places, outcomes, strict=True)
-    return {place: replace(outcome, position=place) for place, outcome in named if place is not None}
+    named = zip(_named_indexes(request, answer.envelope), outcomes, strict=True)
+    return {index: replace(outcome, position=index) for index, outcome in named if index is not None}
 
 
 def _named_indexes(request: CrmRequest, envelope: Envelope) -> list[int | None]:
     """Return where the record that each item names stands in the request; None for none, or for one of several."""
     ids = request.ids or ()
     once = {record_id for record_id, count in Counter(ids).items() if record_id and count == 1}
-    homes = {record_id: place for place, record_id in enumerate(ids) if record_id in once}
+    index_of = {record_id: index for index, record_id in enumerate(ids) if record_id in once}
     pointed_to = (pointed_index(item, request.container, len(ids)) for item in envelope.items)
-    return [homes.get(item.record_id or "", place) for item, place in zip(envelope.items, pointed_to, strict=True)]
+    return [index_of.get(item.record_id or "", at) for item, at in zip(envelope.items, pointed_to, strict=True)]
 
 
 def _outcome_of_call(
@@ -299,5 +298,5 @@ def unapproved(outcomes: Iterable[RecordOutcome]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found.record_id for found in outcomes if found.needs_approval and found.record_id))
 
 
-def _first(*wishes: int | None) -> int:
-    return next(wish for wish in wishes if wish is not None)
+def _first(*candidates: int | None) -> int:
+    return next(found for found in candidates if found is not None)

@@ -97,7 +97,7 @@ class Driver:
         """Attach the report to a KeyboardInterrupt or the like, and emit the final events. Sends nothing.
 
         Args:
-            cause: What ended the call, at whatever instant before its return.
+            cause: What aborted the call, at any instant before its return.
             first: The answer to the first send, where it was not taken over yet.
             body: Its body, where it was read.
             sent: Whether that send had begun, where it was not ours.

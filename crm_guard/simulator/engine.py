@@ -598,7 +598,7 @@ class Engine:
 
 
 def _waits(image_state: State | str | None) -> bool:
-    """Tell whether an image state means that a person has yet to look.
+    """Return whether an image state means that a person has yet to look.
 
     Raises:
         ValueError: An image cannot be in that state.

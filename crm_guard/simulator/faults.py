@@ -97,7 +97,7 @@ class Fault:
     delivered: int = 0
 
     def strikes(self, request: Request) -> bool:
-        """Tell whether this call is hit, and count it."""
+        """Return whether this call is hit, and count it."""
         if not self._concerns(request) or self.times == 0:
             return False
         if self.after > 0:

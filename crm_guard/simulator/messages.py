@@ -187,7 +187,7 @@ def item(code: str, message: str, details: Json | None = None, **extra: Any) -> 
 
 
 def succeeded(result: Json) -> bool:
-    """Tell whether a result item reports success."""
+    """Return whether a result item reports success."""
     return result.get("status") == "success"
 
 

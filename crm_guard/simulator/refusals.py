@@ -211,7 +211,7 @@ def _has_action(kind: Kind, cause: Cause) -> bool:
 
 
 def in_envelope(kind: Kind, code: str) -> bool:
-    """Tell whether an endpoint puts an error item with this code into `{"data": [..]}`, or sends it bare."""
+    """Return whether an endpoint puts an error item with this code into `{"data": [..]}`, or sends it bare."""
     # Clone: its errors are those of create (OAS), where a lock is in the envelope and NOT_APPROVED is not.
     if kind in (Kind.UPDATE_ONE, Kind.CLONE):
         return code not in ("NOT_APPROVED", "NOT_REVIEWED")
