@@ -61,7 +61,7 @@ def mount_guard(
         **adapter_kwargs: As for `GuardAdapter`. With `inner`, that adapter is used instead of those mounted.
 
     Returns:
-        The guard of the first prefix. Prefixes with adapters of their own have guards of their own, with equal settings.
+        The guard of the first prefix. Prefixes with adapters of their own have equal guards of their own.
 
     Raises:
         SettingsError: A setting is unknown or has a value that is not allowed.

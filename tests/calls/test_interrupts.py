@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from requests import PreparedRequest
 
 PACKAGE = Path(crm_guard.__file__).parent
-OUTSIDE = (str(PACKAGE / "simulator"), str(PACKAGE / "testing.py"), str(PACKAGE / "_transport" / "diagnosis.py"))
-FINALIZERS = ("_forget", "_Again.", "_Rewound.")
+OUTSIDE = (str(PACKAGE / "simulator"), str(PACKAGE / "testing.py"), str(PACKAGE / "_transport" / "probe_thread.py"))
+FINALIZERS = ("_forget", "BufferedResponse.", "_Rewound.")
 """What runs when an object goes: Python prints what is raised there, and raises it nowhere."""
 
 
