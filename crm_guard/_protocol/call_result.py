@@ -12,9 +12,9 @@ from crm_guard.outcomes import GiveUpReason
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from crm_guard._protocol.call_facts import Facts
     from crm_guard._protocol.envelope import Item
     from crm_guard._protocol.exchange import Exchange
-    from crm_guard._protocol.facts import Facts
     from crm_guard._protocol.request_records import Part
     from crm_guard._protocol.waits_and_budgets import Pacing
     from crm_guard.outcomes import CallError, RecordOutcome

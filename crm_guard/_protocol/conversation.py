@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from crm_guard._base.codes import UNAPPROVED
-from crm_guard._protocol import early, interrupts
+from crm_guard._protocol import interrupts, known_locked
+from crm_guard._protocol.call_events import Teller
+from crm_guard._protocol.call_facts import Facts
 from crm_guard._protocol.call_result import ending_of
 from crm_guard._protocol.exchange import Exchange
-from crm_guard._protocol.facts import Facts
 from crm_guard._protocol.record_outcomes import (
     Judge,
     outcomes_of,
@@ -22,7 +23,6 @@ from crm_guard._protocol.record_outcomes import (
 )
 from crm_guard._protocol.slots import Fate
 from crm_guard._protocol.steps import Ask, Broken, Ending, Send, Share, Tell, Wait, Waited
-from crm_guard._protocol.telling import Teller
 from crm_guard._protocol.waits_and_budgets import Pacing
 from crm_guard.events import EventKind
 from crm_guard.outcomes import GiveUpReason
@@ -79,7 +79,7 @@ class Conversation(Generic[R]):
     @property
     def keys(self) -> frozenset[str]:
         """Keys of the records if the call may wait before its first send, else empty."""
-        return early.keys_to_ask(self._facts)
+        return known_locked.keys_to_ask(self._facts)
 
     @property
     def latest(self) -> Answer[R] | None:
@@ -100,9 +100,9 @@ class Conversation(Generic[R]):
             self._first, self._now = first, now
             if first is None:
                 self.waits_first = True
-                self._first = first = yield from early.send_after_verdict(self._facts, self._pacing)
+                self._first = first = yield from known_locked.send_after_verdict(self._facts, self._pacing)
                 if not first.refusal:
-                    return (yield from early.conclude(self._facts, first))
+                    return (yield from known_locked.conclude(self._facts, first))
             elif not first.refusal:
                 return None
             return (yield from self._converse(self._begin(first)))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crm_guard._protocol import early
+from crm_guard._protocol import known_locked
 from crm_guard._protocol.record_outcomes import error_in, outcomes_in, unanswered_outcomes
 from crm_guard._protocol.steps import Ending
 
 if TYPE_CHECKING:
     from crm_guard._protocol.answer import Answer
+    from crm_guard._protocol.call_facts import Facts
     from crm_guard._protocol.exchange import Exchange
-    from crm_guard._protocol.facts import Facts
     from crm_guard._protocol.steps import Broken
     from crm_guard._protocol.waits_and_budgets import Pacing
 
@@ -35,7 +35,7 @@ def unanswered(facts: Facts, pacing: Pacing, broken: Broken[Any], *, waited_firs
     """Return the ending of a call without an answer."""
     uncertain = broken.sends > 0 and broken.arrived and not facts.request.endpoint.reads
     if waited_first:
-        return early.unanswered(facts, pacing, broken, uncertain=uncertain)
+        return known_locked.unanswered(facts, pacing, broken, uncertain=uncertain)
     outcomes = unanswered_outcomes(facts.judge, broken.error) if uncertain else ()
     return Ending(answer=None, outcomes=outcomes, attempts=broken.sends, reason=broken.reason, error=broken.error)
 

@@ -1,4 +1,4 @@
-"""Builds the merged answer: what CRM would have returned without locks. Pure.
+"""Builds the merged answer, its status included: what CRM would have returned without locks. Pure.
 
 One item per record, in the order of the first answer; the HTTP status and the other members of the body are those
 that CRM itself used for an answer of the same kind (all applied, some applied, none applied).

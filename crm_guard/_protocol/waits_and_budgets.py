@@ -2,13 +2,13 @@
 
 How long Zia holds a record is published nowhere, so the settings alone say how long a lone call waits: ceilings
 grow from `wait_initial` by the factor `wait_exp_base` up to `wait_max`, and each wait is
-`ceiling * (1 - wait_jitter * random())`. Where CRM itself asks for a longer wait (`Retry-After`), that is kept.
+`ceiling * (1 - wait_jitter * random())`. Where CRM itself asks for a longer wait (`Retry-After`), that is kept. Calls that
+share a lock may go sooner or later than this: :mod:`crm_guard.locks.table`.
 `tests/benchmarks/waits.py` compares these waits with those of other libraries.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,14 @@ def waits(settings: GuardSettings, random: Callable[[], float]) -> Iterator[floa
 def _ceilings(settings: GuardSettings) -> Iterator[float]:
     ceilings = backoff.expo(base=settings.wait_exp_base, factor=settings.wait_initial, max_value=settings.wait_max)
     next(ceilings)  # backoff's generators yield None once, before the first wait
-    with suppress(OverflowError):  # a huge base jumps from below wait_max to beyond every float
-        yield from ceilings
+    while (ceiling := _next_of(ceilings)) is not None:
+        yield ceiling
     yield from repeat(settings.wait_max)
+
+
+def _next_of(ceilings: Iterator[float]) -> float | None:
+    """Return the next ceiling; None once a huge base has jumped from below `wait_max` to beyond every float."""
+    try:
+        return next(ceilings)
+    except OverflowError:
+        return None

@@ -14,7 +14,7 @@ from crm_guard.remediation import Family
 
 if TYPE_CHECKING:
     from crm_guard._protocol.answer import Answer
-    from crm_guard._protocol.facts import Facts
+    from crm_guard._protocol.call_facts import Facts
     from crm_guard._protocol.steps import Broken, Steps
     from crm_guard._protocol.waits_and_budgets import Pacing
     from crm_guard.events import GuardEvent

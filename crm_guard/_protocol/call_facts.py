@@ -10,9 +10,9 @@ from crm_guard.remediation import RECORD_ID
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from crm_guard._protocol.call_events import Teller
     from crm_guard._protocol.record_outcomes import Judge
     from crm_guard._protocol.request_records import CrmRequest
-    from crm_guard._protocol.telling import Teller
     from crm_guard.settings import GuardSettings
 
 
