@@ -2,8 +2,8 @@
 
 How long Zia holds a record is published nowhere, so the settings alone say how long a lone call waits: ceilings
 grow from `wait_initial` by the factor `wait_exp_base` up to `wait_max`, and each wait is
-`ceiling * (1 - wait_jitter * random())`. Where CRM itself asks for a longer wait (`Retry-After`), that is kept. Calls that
-share a lock may go sooner or later than this: :mod:`crm_guard.locks.table`.
+`ceiling * (1 - wait_jitter * random())`. Where CRM itself asks for a longer wait (`Retry-After`), that is kept.
+Calls that share a lock may go sooner or later than this: :mod:`crm_guard.locks.table`.
 `tests/benchmarks/waits.py` compares these waits with those of other libraries.
 """
 
