@@ -15,6 +15,7 @@ from urllib3 import Retry
 from crm_guard import (
     CRM_PREFIXES,
     ApprovalCase,
+    Clock,
     EventKind,
     GiveUpReason,
     GuardAdapter,
@@ -37,6 +38,7 @@ from crm_guard import (
 )
 from crm_guard.settings import origins
 from crm_guard.simulator import Simulator
+from crm_guard.testing import ManualClock
 
 ROW = {"data": [{"Company": "Zylker"}]}
 
@@ -146,6 +148,8 @@ def write(session: requests.Session, url: str) -> int:
 
 def main() -> None:
     clock = Hurried()
+    by_hand: Clock = ManualClock()
+    assert by_hand.now() == 0.0
     with Simulator(clock=clock.now) as crm, requests.Session() as session:
         for policy in policies():
             for adapter in adapters(policy, clock):
