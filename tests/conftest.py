@@ -1,5 +1,6 @@
 """What most tests need: a simulated CRM, a guarded session, and a clock that nobody waits for."""
 
+import gc
 import io
 import json
 import threading
@@ -12,6 +13,12 @@ from urllib3 import HTTPResponse
 from crm_guard import GuardAdapter, GuardSettings
 from crm_guard.simulator import Simulator
 from crm_guard.testing import ManualClock
+
+
+def pytest_collection_finish():
+    """Leave what the collection made out of every later garbage collection: there are thousands of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 class Recorder(list):
