@@ -7,14 +7,16 @@ from typing import Final
 from crm_guard._base.codes import CLIENT_ERROR
 
 READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+READ_ITEMS_FROM: Final = CLIENT_ERROR
+"""A successful read holds field values, which may look like items: below this status nothing in it is one."""
 # One rare byte string that every guarded code ends with: the only thing that an ordinary answer is searched for.
 MARK: Final = b'ED"'
 _RAREST: Final = b"D"
 
 
 def may_hold_items(status: int, *, reads: bool) -> bool:
-    """Return whether an answer may hold items: a successful read holds field values, which may look like items."""
-    return not reads or status >= CLIENT_ERROR
+    """Return whether an answer may hold items."""
+    return not reads or status >= READ_ITEMS_FROM
 
 
 def marked(body: bytes) -> bool:

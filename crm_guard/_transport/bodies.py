@@ -11,7 +11,7 @@ from urllib3 import HTTPHeaderDict, HTTPResponse, Timeout
 from urllib3.exceptions import HTTPError as TransportError
 
 from crm_guard._base.codes import PROXY_UNAUTHORIZED, UNAUTHORIZED
-from crm_guard._protocol.inspection import READ_METHODS, may_hold_items
+from crm_guard._protocol.inspection import READ_ITEMS_FROM, READ_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -59,7 +59,7 @@ def inspectable_body(
         stream: As given to the adapter.
         timeout: As given to the adapter.
     """
-    if request.method in READ_METHODS and not may_hold_items(response.status_code, reads=True):
+    if request.method in READ_METHODS and response.status_code < READ_ITEMS_FROM:  # every call comes along here
         return None
     kind = response.headers.get("Content-Type")
     if kind and "json" not in kind.lower():
