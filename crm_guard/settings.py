@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict,
 import msgspec
 from msgspec import Meta
 
+from crm_guard._base.codes import IMAGE_CHECK
 from crm_guard._base.imports import first_import
 from crm_guard._base.registry_url import MAY_BE_URL, check_url, masked_url
 
@@ -139,7 +140,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     wait_max: _Wait = 5.0
     wait_exp_base: _Growth = 1.2
     wait_jitter: _Share = 0.2
-    retry_actions: _Actions = ("zia_vision_processing",)
+    retry_actions: _Actions = (IMAGE_CHECK,)
     raise_on: _RaiseOn = "failure"
     hints_in_body: _Switch = False
     diagnose: _Switch = True

@@ -241,7 +241,7 @@ class TestADiagnosis:
 
         def interrupted(wake, timeout):
             while len(hostile.asked) < 2:  # until the question has arrived
-                time.sleep(0.001)
+                hostile.over.wait(0.001)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(crm_guard._transport.probe_thread.Wake, "wait", interrupted)
