@@ -103,13 +103,13 @@ class SharedWaiter:
         if going and not self._interrupted():
             return going
         with self._mutex:
-            self._table.stop(self._caller)
+            self._table.stop(self._caller, self._clock.now())
         return frozenset()
 
-    def verdict(self, *, locked: Collection[str], free: Collection[str]) -> None:
+    def verdict(self, *, locked: Collection[str], free: Collection[str], retry_after: float = 0.0) -> None:
         """Report CRM's answer to keys that this call sent; see :meth:`Waiter.verdict`."""
         with self._mutex:
-            self._table.verdict(self._caller, locked, free, self._clock.now())
+            self._table.verdict(self._caller, locked, free, self._clock.now(), retry_after)
 
     def leave(self) -> None:
         """End the call: hand its probes to others, and release its slot. Idempotent."""

@@ -1,22 +1,25 @@
 """The registry over Redis: what one process learns about a lock, every process and host knows.
 
-Each process keeps its own :class:`LockTable`, and its calls share through that alone. Only who leads a record is
-settled in Redis: a caller that would become the leader first *claims* the record for its process. If another
-process has claimed it, :attr:`RedisLockRegistry.remote` leads the record in the local table, and the local rules do
-the rest. So Redis sees a few commands per process and probe, never one per waiting thread. While Redis is down,
-every claim is granted: each process goes on alone.
+Each process keeps its own :class:`LockTable`, and its calls share through that alone. Redis settles two things, and
+carries the news. A call that is about to ask about a record *claims* it first: if another process asks just now,
+`RedisLockRegistry.remote` is the asker in the local table, and the local rules do the rest. And the slots of an
+unlock are counted there, over all processes. So Redis sees a few commands per question and per slot, never one per
+waiting thread. While Redis is down, every claim is granted: each process goes on alone.
 
 In Redis, all under `prefix`:
 
-* `lock:<origin|id>`, a string: the process that leads, and when its probe is due (milliseconds on the server's
-  clock). It lives for `lease` seconds, and the owner's heartbeat renews it: after a `kill -9` it soon expires, and
-  a process that follows takes over `poll` seconds after the due instant.
-* `pace:<origin>`, a sorted set: the callers that an unlock woke, each with the end of its lease.
-* channel `news`: `locked`, `free`, `release` (of a probe), `slot` (released). Messages only speed things up: a
-  follower of another process asks again `poll` seconds after its due instant, a call without a slot every `poll`.
+* `lock:<origin|id>`, a string: the process that asks CRM about the record. It lives for `lease` seconds, and the
+  owner's heartbeat renews it: after a `kill -9` it soon expires.
+* `pace:<origin>`, a sorted set: the calls that an unlock woke, each with the end of its lease. `line:<origin>`,
+  another: those that wait for a slot, first come, first served. Whoever releases a slot gives it to the first.
+* channel `news`: `asked`, `locked`, `free`, `release` (of a claim), `need` (how many more calls need a record here:
+  told when that has doubled, so that all waiters count without a command for each), `slot` (who got one). Messages
+  only speed things up: a question of another process is awaited for `poll` seconds, then Redis is asked again; and
+  each heartbeat asks for slots.
 
-Every command that reads and writes is one Lua script, hence atomic. Durations are relative, and instants come from
-the server's `TIME`: the clocks of hosts do not matter. One Redis server or a failover pair, not a cluster.
+Every command that reads and writes is one Lua script, hence atomic. Durations are relative, and the instants of
+slots come from the server's `TIME`: the clocks of hosts do not matter. One Redis server or a failover pair, not a
+cluster.
 
 The truth test of the registry reads a local dictionary. The price: a lock found by another host is known here once
 its message has arrived, milliseconds later; a call in between asks CRM itself, as any first call would.
@@ -26,12 +29,9 @@ programs may use our names:
 
 * Messages and keys that do not look like ours are ignored. A record whose key another program uses is granted to
   every process that claims it.
-* A claim counts only if this process could have made it: due within its `wait_max`, or within the longer delay that
-  CRM asked of this very call (`Retry-After`). A later one is taken over, just as within a process a caller with a
-  shorter delay pulls the probe forward: nobody waits for a host whose waits are longer. A follower asks Redis again
-  `poll` seconds after the due instant, and after `wait_max + poll` at the latest.
 * A claim that would outlive its lease, because its time to live is longer or missing, is cut down to it. A living
   owner renews its claims; one that died holds a record for one more `lease`. So `lease` is the same everywhere.
+* Others may not hold a record back for longer than `wait_max + poll`, whatever they publish.
 * No call uses a connection itself. A few threads do (:class:`WorkerPool`), and the call waits `socket_timeout`
   seconds in all, connecting included, however slowly bytes arrive. The timeouts of redis-py limit single reads.
 
@@ -47,22 +47,22 @@ import os
 import threading
 import weakref
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from crm_guard._base.imports import first_import
 from crm_guard.clock import Clock, SystemClock
+from crm_guard.locks.lock import Asker
 from crm_guard.locks.memory import MemoryLockRegistry, SharedWaiter
 from crm_guard.locks.redis_link import RedisLink
 from crm_guard.locks.redis_listener import Listener
 from crm_guard.locks.redis_messages import read_message
-from crm_guard.locks.table import Caller, Leader
 from crm_guard.settings import GuardSettings, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable
 
     from crm_guard.clock import Wake
+    from crm_guard.locks.lock import Caller, Lock
     from crm_guard.locks.redis_messages import Message
     from crm_guard.locks.registry import WaitContext, Waiter
 
@@ -83,11 +83,11 @@ class RedisLockRegistry(MemoryLockRegistry):
         url_or_client: A `redis://`, `rediss://` or `unix://` URL, or a `redis.Redis` of your own: give it short
             socket timeouts, or a command that hangs occupies its thread, and close it yourself.
         wake_at_once: How many calls of one origin, over all processes, an unlock wakes together, at least 1.
-        wait_max: Maximum seconds for which a claim of another process counts, unless CRM asked the call for a
-            longer delay. The same as in the settings of the guards that use the registry.
+        wait_max: Maximum seconds for which other processes may hold back a record (`Retry-After`), and after which
+            a record is forgotten that nobody here needs and nobody elsewhere asks about.
         prefix: Put before every key and channel in Redis.
         lease: Seconds after which the claims and slots of a process that died expire. The same in all processes.
-        poll: Seconds after which a follower asks Redis itself if no message arrives.
+        poll: Seconds after which a question of another process is no longer awaited if no message arrives.
         retry_after: Seconds between attempts to use a Redis that failed.
         socket_timeout: Seconds that any command may take in all, connecting included (up to ten round trips).
         clock: The clock of the callers.
@@ -159,10 +159,10 @@ class RedisLockRegistry(MemoryLockRegistry):
             clock=self.clock,
             owned=self._owned,
         )
-        self.remote = Leader(self._times["poll"])  # stands for every other process
-        self.claims: dict[str, float | None] = {}  # our claims, with the due instant that Redis knows
-        self.slots: dict[str, str] = {}  # our callers with a slot in Redis, and its origin
-        self.awaiting_slot: set[Wake] = set()  # of our callers that wait for one
+        self.remote = Asker(self._times["poll"])  # stands for every other process
+        self.claims: dict[str, Caller] = {}  # the records that callers of ours ask about
+        self.slots: dict[str, str] = {}  # our callers with a slot in Redis or in line for one, and its origin
+        self.awaiting_slot: dict[str, Wake] = {}  # those in line
         self._stop = threading.Event()
         self._listener: threading.Thread | None = None
 
@@ -192,72 +192,84 @@ class RedisLockRegistry(MemoryLockRegistry):
         elif message.process != self.link.process:
             self._apply(message)
 
-    def record_claims(self, keys: Collection[str], held: Mapping[str, float], now: float, *, some: bool) -> None:
-        """Apply the result of claiming `keys`, of which other processes hold `held`. The caller holds the mutex."""
-        touched: dict[Caller, None] = {}
-        for key in keys:
-            if key in held:
-                touched.update(self._grant_to_remote(key, held[key], now))
-            elif (some or not held) and key in self.table.locks:
-                self.claims[key] = self.table.locks[key].due
-        self.table.resettle(touched, now)
+    def on_slots(self, calls: Iterable[str]) -> None:
+        """Wake those of `calls` that are ours: they got a slot."""
+        with self.mutex:
+            wakes = [self.awaiting_slot.pop(call, None) for call in calls]
+        for wake in wakes:
+            if wake is not None:
+                wake.set()
 
-    def pop_unneeded_claims(self, keys: Iterable[str]) -> list[str]:
-        """Remove and return the claims on `keys` that no caller of this process needs any more."""
-        unneeded = [key for key in keys if key in self.claims and not self._led_here(key)]
-        for key in unneeded:
-            del self.claims[key]
-        return unneeded
+    def untold(self, locks: Iterable[tuple[str, Lock]]) -> dict[str, float]:
+        """Return the records that need telling, as twice or half as many calls need them here as others know.
+
+        Args:
+            locks: Records with what is known of them. The caller holds the mutex, and publishes the result.
+        """
+        changes = {}
+        for key, lock in locks:
+            calls = lock.calls if lock.queue else 0.0
+            if not lock.free and not lock.told / 2 < calls < lock.told * 2 and calls != lock.told:
+                changes[key], lock.told = calls - lock.told, calls
+        return changes
 
     def heartbeat(self) -> None:
-        """Renew our claims and slots in Redis, and drop the locks and claims that nobody needs."""
-        now, table = self.clock.now(), self.table
+        """Renew our claims and slots in Redis, and forget the records that nobody needs or asks about."""
+        now, locks = self.clock.now(), self.table.locks
         with self.mutex:
-            stale = [key for key, lock in table.locks.items() if not lock.queue and now > lock.expires_at()]
-            for key in stale:
-                table.locks.release(key, self.remote)
-            unneeded = self.pop_unneeded_claims(list(self.claims))
-            alive = [key for key in self.claims if now < table.locks[key].expires_at()]
-            slots = list(self.slots.items())
-        self.link.drop("release", unneeded)
-        self.link.renew(alive)
-        for caller, origin in slots:
-            self.link.take_slot(origin, caller, 0)  # keeps a slot, takes no new one
+            for key in [key for key, lock in locks.items() if not lock.queue and now > self._forgotten_at(lock)]:
+                del locks[key]
+            claimed = [(key, caller) for key, caller in self.claims.items() if key in locks]
+            asked = [key for key, caller in claimed if locks[key].is_asked(now, but=self.remote)]
+            slots: dict[str, list[str]] = {}
+            for call, origin in self.slots.items():
+                slots.setdefault(origin, []).append(call)
+        self.link.renew(asked)
+        for origin, calls in slots.items():
+            self.on_slots(self.link.take_slots(origin, calls, self.limit))
 
-    def _led_here(self, key: str) -> bool:
-        lock = self.table.locks.get(key)
-        return lock is not None and isinstance(lock.leader, Caller)
+    def _forgotten_at(self, lock: Lock) -> float:
+        return lock.asked_at + self.wait_max + self.remote.verdict_timeout
 
     def _apply(self, message: Message) -> None:
+        if message.kind == "slot":
+            self.on_slots(message.keys)
+            return
         now = self.clock.now()
         touched: dict[Caller, None] = {}
         with self.mutex:
-            for key in message.keys:
-                touched.update(self._apply_to(key, message, now))
+            for key, calls in zip(message.keys, message.calls, strict=True):
+                touched.update(self._apply_to(key, calls, message, now))
             self.table.resettle(touched, now)
-            for wake in self.awaiting_slot if message.kind == "slot" else ():
-                wake.set()
 
-    def _apply_to(self, key: str, message: Message, now: float) -> dict[Caller, None]:
+    def _apply_to(self, key: str, calls: float, message: Message, now: float) -> dict[Caller, None]:
+        """Apply what another process published about a record; return the callers to settle."""
+        table = self.table
         if message.kind == "free":
             self.claims.pop(key, None)
-            return self.table.locks.unlock(key)
-        if message.kind == "release":
-            return self.table.locks.release(key, self.remote)
-        if message.kind == "locked" and not (key in self.claims and self._led_here(key)):
-            return self._grant_to_remote(key, message.due_in, now)
-        return {}
+            return table.unlock(key)
+        known = key in table.locks
+        lock = table.locks.add(key, now) if known or self._is_locked(calls, message) else None
+        if lock is None:
+            return {}
+        was_free = lock.free
+        if message.kind == "asked":
+            lock.ask(self.remote, now)
+        elif message.kind == "locked":
+            lock.refuse(self.remote, now, min(message.after, self.wait_max))
+        elif message.kind == "release" and lock.asker is self.remote:
+            lock.asker = None
+        if not lock.free:
+            lock.elsewhere = max(lock.elsewhere + calls, 0.0)
+        table.locks.drop_unneeded(key)
+        if was_free and not lock.free:
+            return dict.fromkeys(lock.queue)
+        if lock.leader is None:
+            return table.pass_on(key)
+        return {lock.leader: None}
 
-    def _grant_to_remote(self, key: str, due_in: float, now: float) -> dict[Caller, None]:
-        """Make another process the leader of a record, due in `due_in` seconds; return the callers to settle.
-
-        Followers ask Redis again after `wait_max` at the latest, whatever the other process published.
-        """
-        due = now + min(due_in, self.wait_max)
-        touched = self.table.locks.grant(key, self.remote, due, now)
-        if key in self.table.locks:
-            self.table.locks[key].refused_at = now
-        return touched
+    def _is_locked(self, calls: float, message: Message) -> bool:
+        return message.kind in {"asked", "locked"} or (message.kind == "need" and calls > 0)
 
     def _listen(self) -> None:
         """Start the listener, unless there is one; wait for its first attempt, twice `socket_timeout` at most."""
@@ -278,90 +290,103 @@ class RedisWaiter(SharedWaiter):
         self._registry, self._link = registry, registry.link
         self._name = f"{self._link.process}:{self._caller.seq}"
 
-    def verdict(self, *, locked: Collection[str], free: Collection[str]) -> None:
+    def verdict(self, *, locked: Collection[str], free: Collection[str], retry_after: float = 0.0) -> None:
         """Report CRM's answer to keys that this call sent, to other processes too; see :meth:`Waiter.verdict`."""
+        registry, locks = self._registry, self._table.locks
         with self._mutex:
-            known = [key for key in free if key in self._table.locks]
-            self._table.verdict(self._caller, locked, free, self._clock.now())
-            for key in known:
-                self._registry.claims.pop(key, None)
+            known = dict.fromkeys((key for key in free if key in locks), 0.0)
+            news = [key for key in locked if key not in locks or locks[key].free or key in registry.claims]
+            self._table.verdict(self._caller, locked, free, self._clock.now(), retry_after)
+            for key in [*known, *news]:
+                registry.claims.pop(key, None)
+            changes = registry.untold((key, locks[key]) for key in news if key in locks)
         self._release_slot()
         self._link.drop("free", known)
+        self._link.drop("locked", {key: changes.get(key, 0.0) for key in news}, retry_after)
 
     def leave(self) -> None:
-        """End the call: hand its probes to others, here or in other processes, and release its slot. Idempotent."""
+        """End the call: hand its duties to others, here or in other processes, and release its slot. Idempotent."""
         with self._mutex:
-            needs = set(self._caller.needs)
+            locks = [(key, self._table.locks[key]) for key in self._caller.needs if key in self._table.locks]
             self._table.leave(self._caller, self._clock.now())
-            unneeded = self._registry.pop_unneeded_claims(needs)
+            unused = self._pop_claims()
+            changes = self._registry.untold(locks)
         self._release_slot()
-        self._link.drop("release", unneeded)
+        self._link.drop("release", unused)
+        self._link.tell(changes)
 
     def _enter(self, keys: Collection[str], delay: float) -> None:
+        locks = self._table.locks
         with self._mutex:
-            needs = set(self._caller.needs)
             self._table.enrol(self._caller, keys, delay, self._clock.now())
-            unneeded = self._registry.pop_unneeded_claims(chain(needs.difference(keys), keys))
-        self._link.drop("release", unneeded)
+            unused = self._pop_claims()
+            changes = self._registry.untold((key, locks[key]) for key in keys if key in locks)
+        self._link.drop("release", unused)
+        self._link.tell(changes)
 
     def _look(self) -> tuple[frozenset[str], float]:
+        table, caller, claims = self._table, self._caller, self._registry.claims
         with self._mutex:
             now = self._clock.now()
-            pending = self._table.settle(self._caller, now)
-            ready = self._table.may_go(self._caller, now)
-            wanted = self._unclaimed(chain(pending.leading, pending.leaderless if ready else ()))
-            if ready and not wanted and self._has_slot(now):
-                return self._table.depart(self._caller, now), now
-            unneeded = self._registry.pop_unneeded_claims(self._caller.keys)
-        self._link.drop("release", unneeded)
-        if wanted:
-            return self._claim(wanted, self._caller.due - now, some=ready)
-        if ready:
-            return self._take_slot(now)
-        return frozenset(), self._table.look_again(self._caller, now)
+            standing = table.settle(caller, now)
+            if not table.may_go(caller, now):
+                return frozenset(), table.look_again(caller, now)
+            needs_slot = caller.needs_slot and not self._has_slot()
+            wanted = [key for key in standing.open if key in table.locks and claims.get(key) is not caller]
+            if not needs_slot and not wanted:
+                return table.depart(caller, now), now
+        return self._take_slot(now) if needs_slot else self._claim(wanted)
 
-    def _unclaimed(self, keys: Iterable[str]) -> list[str]:
-        claims, locks = self._registry.claims, self._table.locks
-        return [key for key in keys if key in locks and (key not in claims or claims[key] != locks[key].due)]
-
-    def _claim(self, keys: list[str], due_in: float, *, some: bool) -> tuple[frozenset[str], float]:
-        """Claim `keys`; whatever the result, look again at once."""
-        latest = max(self._registry.wait_max, self._caller.delay)
-        try:
-            held = self._link.claim(keys, due_in, latest, every=not some)
-        except BaseException:  # Ctrl-C: they may be ours, so `leave` must release them
-            with self._mutex:
-                for key in keys:
-                    self._registry.claims.setdefault(key, None)
-            raise
+    def _claim(self, wanted: list[str]) -> tuple[frozenset[str], float]:
+        """Claim `wanted`, and go with what is granted; look again at once if that is nothing."""
+        claims, table, caller = self._registry.claims, self._table, self._caller
+        with self._mutex:  # beforehand: after Ctrl-C they may be ours, and `leave` releases them
+            for key in wanted:
+                claims.setdefault(key, caller)
+        held = self._link.claim(wanted)
         with self._mutex:
             now = self._clock.now()
-            self._registry.record_claims(keys, held, now, some=some)
-        return frozenset(), now
+            for key in held:
+                claims.pop(key, None)
+                if key in table.locks:
+                    table.locks[key].ask(self._registry.remote, now)
+            for key in table.locks.standing(caller, now).open:
+                if key in wanted:
+                    claims[key] = caller
+            going = table.depart(caller, now, may_ask=wanted)
+            unused = self._pop_claims(going)
+        self._link.drop("release", unused)
+        return going, now
 
-    def _has_slot(self, now: float) -> bool:
-        caller = self._caller
-        return not caller.needs_slot or now >= caller.overdue or self._name in self._registry.slots
+    def _pop_claims(self, used: Collection[str] = ()) -> dict[str, float]:
+        """Remove and return the claims of this call, but for those `used`."""
+        claims = self._registry.claims
+        unused = [key for key, caller in claims.items() if caller is self._caller and key not in used]
+        for key in unused:
+            del claims[key]
+        return dict.fromkeys(unused, 0.0)
+
+    def _has_slot(self) -> bool:
+        return self._name in self._registry.slots and self._name not in self._registry.awaiting_slot
 
     def _take_slot(self, now: float) -> tuple[frozenset[str], float]:
         registry, origin = self._registry, self._caller.origin
         with self._mutex:
-            registry.awaiting_slot.add(self._wake)
             registry.slots[self._name] = origin  # beforehand: after Ctrl-C `leave` releases it
-        taken = self._link.take_slot(origin, self._name, registry.limit)
+            registry.awaiting_slot[self._name] = self._wake
+        if not self._link.take_slots(origin, [self._name], registry.limit):
+            return frozenset(), now + self._caller.verdict_timeout
         with self._mutex:
-            if taken:
-                registry.awaiting_slot.discard(self._wake)
-            else:
-                registry.slots.pop(self._name, None)
-        return frozenset(), now if taken else now + registry.remote.verdict_timeout
+            registry.awaiting_slot.pop(self._name, None)
+        return frozenset(), now
 
     def _release_slot(self) -> None:
+        registry = self._registry
         with self._mutex:
-            self._registry.awaiting_slot.discard(self._wake)
-            origin = self._registry.slots.pop(self._name, None)
+            registry.awaiting_slot.pop(self._name, None)
+            origin = registry.slots.pop(self._name, None)
         if origin is not None:
-            self._link.release_slot(origin, self._name)
+            registry.on_slots(self._link.release_slot(origin, self._name, registry.limit))
 
 
 _Key = tuple[str, int, float]

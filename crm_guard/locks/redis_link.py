@@ -9,12 +9,12 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from crm_guard.locks.redis_messages import MAX_SECONDS
-from crm_guard.locks.redis_scripts import CLAIM, DROP, GIVE_SLOT, RENEW, TAKE_SLOT
+from crm_guard.locks.redis_messages import make_message
+from crm_guard.locks.redis_scripts import CLAIM, DROP, GIVE_SLOT, RENEW, TAKE_SLOTS
 from crm_guard.locks.workers import PoolBusy, WorkerPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from crm_guard.clock import Clock
 
@@ -53,40 +53,45 @@ class RedisLink:
         self._failed: float | None = None
         self._mutex = threading.Lock()
         self._workers = WorkerPool(_THREADS)
-        texts = {"claim": CLAIM, "renew": RENEW, "drop": DROP, "take": TAKE_SLOT, "give": GIVE_SLOT}
+        texts = {"claim": CLAIM, "renew": RENEW, "drop": DROP, "take": TAKE_SLOTS, "give": GIVE_SLOT}
         self._scripts = {name: client.register_script(text) for name, text in texts.items()}
 
-    def claim(self, keys: Collection[str], due_in: float, latest: float, *, every: bool) -> dict[str, float]:
-        """Claim the probes of `keys`: all of them or none, or (unless `every`) those that are available.
-
-        Args:
-            keys: Records.
-            due_in: Seconds until we probe them.
-            latest: Seconds: a claim of another process that is due later is taken over.
-            every: Whether to claim none if another process has claimed one.
-
-        Returns:
-            The keys that another process has claimed, with the seconds until they are due, from 0 to `latest`.
-        """
-        return self._attempt(partial(self._claim, list(keys), due_in, latest, "all" if every else "some")) or {}
+    def claim(self, keys: Collection[str]) -> list[str]:
+        """Claim the right to ask about `keys`; return those that another process has claimed."""
+        return self._attempt(partial(self._claim, list(keys))) or []
 
     def renew(self, keys: Collection[str]) -> None:
         """Prolong the claims on `keys`."""
         if keys:
-            self._run("renew", keys, self.process, self._lease)
+            self._attempt(partial(self._on_locks, "renew", keys, self._lease))
 
-    def drop(self, kind: str, keys: Collection[str]) -> None:
-        """Delete claims, and publish why: the records are `"free"`, or we gave up our claims (`"release"`)."""
-        if keys:
-            self._run("drop", keys, self.process, kind, self.channel, *keys)
+    def drop(self, kind: str, needs: Mapping[str, float], after: float = 0.0) -> None:
+        """Delete our claims on records, and publish why: `"free"`, `"locked"`, or `"release"` without an answer.
 
-    def take_slot(self, origin: str, caller: str, limit: int) -> bool:
-        """Take, or keep, one of `limit` slots of `origin` for `caller`; return whether there was one."""
-        return bool(self._run("take", [origin], caller, limit, self._lease, where="pace:") != 0)
+        Args:
+            kind: Why. What is free is deleted whoever has claimed it.
+            needs: The records, each with the calls that need it here, as far as others do not know.
+            after: Seconds for which CRM asked not to ask again.
+        """
+        if needs:
+            message = make_message(self.process, kind, needs, needs.values(), after)
+            self._attempt(partial(self._on_locks, "drop", needs, kind, self.channel, message))
 
-    def release_slot(self, origin: str, caller: str) -> None:
-        """Release a slot, and publish that."""
-        self._run("give", [origin], caller, self.process, self.channel, origin, where="pace:")
+    def tell(self, needs: Mapping[str, float]) -> None:
+        """Publish by how many calls the need of this process for some records has changed."""
+        if needs:
+            message = make_message(self.process, "need", needs, needs.values(), 0.0)
+            self._attempt(partial(self.client.publish, self.channel, message))
+
+    def take_slots(self, origin: str, calls: Sequence[str], limit: int) -> list[str]:
+        """Take or keep one of `limit` slots of `origin` for each of `calls`, or line up; return who has one."""
+        found = self._attempt(partial(self._take_slots, origin, calls, limit))
+        return list(calls) if found is None else found
+
+    def release_slot(self, origin: str, call: str, limit: int) -> list[str]:
+        """Release a slot, or leave the line; return the calls, of whichever process, that got one by that."""
+        terms = (limit, self._lease, call, self.process, self.channel)
+        return [_text(name) for name in self._attempt(partial(self._on_slots, "give", origin, *terms)) or ()]
 
     def expect_failures(self) -> None:
         """Do not report failures from now on: the connections are about to be closed."""
@@ -142,18 +147,23 @@ class RedisLink:
 
     def _write_and_delete(self) -> None:
         trial = ["trial|" + self.process]
-        self._claim(trial, 0.0, 0.0, "all")
-        self._eval("drop", trial, self.process, "release", self.channel, *trial)
+        self._claim(trial)
+        self._on_locks("drop", trial, "release", self.channel, make_message(self.process, "release", [], [], 0.0))
 
-    def _claim(self, names: list[str], due_in: float, latest: float, mode: str) -> dict[str, float]:
-        terms = (_millis(due_in), self._lease, _millis(latest), mode, self.channel)
-        return _read_claims(names, self._eval("claim", names, self.process, *terms, *names))
+    def _claim(self, names: list[str]) -> list[str]:
+        return _chosen(names, self._on_locks("claim", names, self._lease, self.channel, *names))
 
-    def _eval(self, script: str, keys: Iterable[str], *args: Any, where: str = "lock:") -> Any:
-        return self._scripts[script](keys=[self.prefix + where + key for key in keys], args=args)
+    def _take_slots(self, origin: str, calls: Sequence[str], limit: int) -> list[str]:
+        return _chosen(calls, self._on_slots("take", origin, limit, self._lease, *calls))
 
-    def _run(self, script: str, keys: Iterable[str], *args: Any, where: str = "lock:") -> Any:
-        return self._attempt(partial(self._eval, script, keys, *args, where=where))
+    def _on_locks(self, script: str, names: Iterable[str], *args: Any) -> Any:
+        return self._eval(script, [f"{self.prefix}lock:{name}" for name in names], self.process, *args)
+
+    def _on_slots(self, script: str, origin: str, *args: Any) -> Any:
+        return self._eval(script, [f"{self.prefix}{kind}:{origin}" for kind in ("pace", "line")], *args)
+
+    def _eval(self, script: str, keys: list[str], *args: Any) -> Any:
+        return self._scripts[script](keys=keys, args=args)
 
     def _attempt(self, command: Callable[[], _Result]) -> _Result | None:
         if not self.up:
@@ -167,11 +177,12 @@ class RedisLink:
             return None
 
 
-def _millis(seconds: float) -> int:
-    return round(min(max(seconds, 0.0), MAX_SECONDS) * 1000)
+def _chosen(names: Sequence[str], indices: Any) -> list[str]:
+    """Return the names at `indices`, counted from 1; raise if a script returned anything else."""
+    if not all(1 <= index <= len(names) for index in indices):
+        raise ValueError(indices)
+    return [names[index - 1] for index in indices]
 
 
-def _read_claims(names: Sequence[str], reply: Any) -> dict[str, float]:
-    """Parse the reply of the claim script; raise if it is anything else."""
-    pairs = iter(reply)
-    return {names[index - 1]: int(millis) / 1000 for index, millis in zip(pairs, pairs, strict=True)}
+def _text(name: str | bytes) -> str:
+    return name if isinstance(name, str) else name.decode(errors="replace")

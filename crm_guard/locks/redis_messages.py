@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 MAX_SECONDS: Final = 1e9
-"""Seconds: no instant farther ahead is ever sent to Redis, or accepted from it."""
+"""Seconds: nothing farther ahead is ever sent to Redis, or accepted from it."""
+_MAX_CALLS: Final = 1e6
+"""Calls: no more are believed to need a record, whatever others say."""
 _MAX_LENGTH: Final = 100_000
 """Bytes. Our own message about a batch of 500 records has about 30,000."""
 
@@ -16,15 +21,24 @@ class Message(NamedTuple):
 
     Attributes:
         process: Who published it.
-        kind: `locked`, `free`, `release` (of a probe) or `slot` (released); others may follow.
-        keys: Records; for `slot` the origin.
-        due_in: Seconds until the probe is due, 0 or more.
+        kind: `asked`, `locked`, `free`, `release` (of a question without an answer), `need` or `slot`; others may
+            follow.
+        keys: Records; for `slot` the calls that got one.
+        calls: For each record, by how many more (or fewer) calls the process needs it than it told before.
+        after: Seconds for which CRM asked not to ask again.
     """
 
     process: str
     kind: str
     keys: list[str]
-    due_in: float
+    calls: list[float]
+    after: float
+
+
+def make_message(process: str, kind: str, keys: Collection[str], calls: Collection[float], after: float) -> str:
+    """Return a message to publish; see :class:`Message`."""
+    rounded = [round(number, 4) for number in calls]
+    return json.dumps({"by": process, "kind": kind, "keys": list(keys), "calls": rounded, "after": after})
 
 
 def read_message(data: str | bytes) -> Message | None:
@@ -33,13 +47,24 @@ def read_message(data: str | bytes) -> Message | None:
         return None
     try:
         fields = json.loads(data, parse_constant=_refuse)
-        by, kind, keys, due = fields["by"], fields["kind"], fields["keys"], fields.get("due", 0)
+        by, kind, keys = fields["by"], fields["kind"], fields["keys"]
+        calls, after = fields.get("calls") or [0.0] * len(keys), fields.get("after", 0)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    texts = [by, kind, *keys] if isinstance(keys, list) else [None]
-    if type(due) not in (int, float) or not all(isinstance(text, str) for text in texts):
+    if not (isinstance(keys, list) and isinstance(calls, list) and len(calls) == len(keys)):
         return None
-    return Message(by, kind, keys, min(max(due, 0), MAX_SECONDS * 1000) / 1000)
+    if not all(isinstance(text, str) for text in (by, kind, *keys)) or not all(map(_is_number, (after, *calls))):
+        return None
+    needs = [_within(_MAX_CALLS, number, -_MAX_CALLS) for number in calls]
+    return Message(by, kind, keys, needs, _within(MAX_SECONDS, after))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _within(most: float, value: float, least: float = 0.0) -> float:
+    return float(min(max(value, least), most))
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -1,275 +1,39 @@
 """The rules by which callers share what they know about locked records. Pure: no threads, no clock.
 
 Fifty callers that meet one locked record need not ask CRM fifty times whether it is still locked: as in
-single-flight, one caller *leads* a record, and probes it by sending its own write again; the others *follow*.
+single-flight, one of them asks, by sending its own write again, and the others wait for the answer. The rules:
 
-The rules, as :class:`LockTable` applies them:
-
-1. **One leader per record.** A caller whose records nobody else leads becomes their leader, and probes when its own
-   delay is over. A refusal restarts the one schedule that all share; a caller with a shorter delay pulls it
-   forward.
-2. **Followers** sleep until the verdict on their records or their own deadline. A leader that leaves hands the
-   probe and its due instant to the caller that has waited longest. One without a verdict for `verdict_timeout`
-   seconds loses the probe.
-3. **A batch follows as soon as another caller leads one of its records.** It cannot finish before that verdict
-   anyway, and its resend is one request for everything it may send. Once all of those records are free, it sends
-   all that is pending.
-4. **A lock does not delay another record.** From the batch's own tick on, records known to be free are sent
-   without the rest; a probe in progress is awaited first, for at most one delay. Leaderless records, whose callers
-   all follow for the sake of other records, are probed after 3 delays, times (pending / leaderless), at most 9: the
-   batch that would learn most goes first. Over 20 batches of 100 (`tests/benchmarks/waits.py`) a shorter time costs
-   half as many calls again; without the rule a record would wait for its neighbour's longer lock.
-5. **A free record wakes its followers in turn**: per origin, at most `wake_at_once` callers are between wake-up and
-   verdict. CRM limits concurrency per organisation and app, not per record, so the limit is per origin.
-6. **No caller, no lock.** A lock is dropped with the last caller that needs it: there is no clean-up thread and no
-   expiry to tune. Beyond `max_records` a new lock is not shared, and its caller waits alone.
+1. **A caller asks when waiting has cost as much as a call** (:mod:`crm_guard.locks.pacing`): the more callers need
+   its records, the sooner. It sends all that it has yet to write, but what another asks about at that moment.
+2. **Each locked record has a leader**, whose duty it is to ask next; only leaders watch the clock. After a refusal
+   the duty moves to the caller that has led least recently, and so it does when a leader leaves or is lost.
+3. **A lock does not delay another record.** One that is known to be free counts as a whole call for its caller,
+   which thus sends it after its own delay at the latest; a locked one is asked about after three.
+4. **A free record wakes its callers in turn**: at most `wake_at_once` per origin are between wake-up and verdict,
+   as CRM limits concurrency per organisation and app. A slot without a verdict is lost after `verdict_timeout`.
+5. **No caller, no lock.** There is no clean-up thread and no expiry to tune. Beyond `max_records` a new lock is not
+   shared, and its caller waits alone.
 
 Instants and delays are in seconds. An operation touches the caller's own keys, and the callers that its verdict
-concerns.
+concerns. `tests/benchmarks/waits.py` shows what the rules cost.
 """
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+from crm_guard.locks import pacing
+from crm_guard.locks.lock import Caller, Lock, Locks
+from crm_guard.locks.wake_limiter import WakeLimiter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from crm_guard.clock import Wake
+    from crm_guard.locks.lock import Standing
 
-_LEADERLESS_DELAYS = 3.0
-_MAX_LEADERLESS_FACTOR = 3.0
-
-
-class Leader:
-    """Whoever probes a record: a caller of this process, or another process.
-
-    Attributes:
-        verdict_timeout: Seconds from the due instant after which it loses the probe, unless it reported a verdict.
-        waiting: Whether it can still be made to go sooner.
-    """
-
-    __slots__ = ("verdict_timeout", "waiting")
-
-    def __init__(self, verdict_timeout: float) -> None:
-        self.verdict_timeout = verdict_timeout
-        self.waiting = False
-
-
-class Caller(Leader):
-    """One call of this process, as the table sees it."""
-
-    __slots__ = (
-        "delay",
-        "due",
-        "has_slot",
-        "keys",
-        "needs",
-        "needs_slot",
-        "origin",
-        "queued_at",
-        "seq",
-        "start",
-        "unshared",
-        "wake",
-    )
-
-    def __init__(self, wake: Wake, seq: int, verdict_timeout: float) -> None:
-        super().__init__(verdict_timeout)
-        self.wake = wake
-        self.seq = seq  # the lower, the longer it has been waiting
-        self.origin = ""
-        self.keys: tuple[str, ...] = ()  # what it waits for
-        self.needs: set[str] = set()  # the locks in whose queue it is
-        self.unshared: set[str] = set()  # refused, but the table was full
-        self.start = self.delay = 0.0  # of the current wait
-        self.due = 0.0  # the instant at which it may go, as far as is known
-        self.needs_slot = False  # whether it may go only with a slot
-        self.queued_at = 0.0  # the instant at which it began to wait for a slot
-        self.has_slot = False
-
-    @property
-    def overdue(self) -> float:
-        """The instant at which it stops waiting for a slot, and goes without one."""
-        return self.queued_at + self.verdict_timeout
-
-
-class Lock:
-    """What is known about one record."""
-
-    __slots__ = ("due", "free", "leader", "queue", "refused_at")
-
-    def __init__(self, refused_at: float) -> None:
-        self.refused_at = refused_at  # instant of the most recent refusal
-        self.due: float | None = None  # instant of the next probe, or of the one in progress
-        self.leader: Leader | None = None
-        self.queue: dict[Caller, None] = {}  # the callers that need the record
-        self.free = False  # CRM accepts it; the callers in `queue` are being woken
-
-    def expires_at(self) -> float:
-        """Return the instant at which the leader loses the probe; without a leader, minus infinity."""
-        if self.leader is None:
-            return float("-inf")
-        return max(self.refused_at, self.refused_at if self.due is None else self.due) + self.leader.verdict_timeout
-
-    def schedule(self, delay: float) -> float:
-        """Return the due instant: `delay` seconds after the refusal, unless another caller has set it already."""
-        if self.due is None:
-            self.due = self.refused_at + delay
-        return self.due
-
-    def pull_forward(self, due: float) -> None:
-        """Have the leader probe at `due` if that is sooner, and if it can still be made to."""
-        leader = self.leader
-        if isinstance(leader, Caller) and leader.waiting and due < (self.due or due):
-            self.due = due
-            leader.due = min(leader.due, due)
-            leader.wake.set()
-
-    def refuse(self, caller: Caller, now: float) -> None:
-        """Record that CRM refused the record to `caller`, who leads it if it was believed free."""
-        if self.free:
-            self.free, self.leader = False, caller
-        if self.leader in {None, caller}:
-            self.refused_at, self.due = now, None
-
-    def unlock(self) -> None:
-        """Record that CRM accepts the record."""
-        self.free, self.leader, self.due = True, None, None
-
-
-class Pending(NamedTuple):
-    """The keys that a caller waits for, by what it may do with them."""
-
-    leading: list[str]  # it is their leader
-    free: list[str]
-    leaderless: list[str]  # locked, and nobody probes
-    following: list[str]  # another caller or process leads
-
-
-class Locks(dict[str, Lock]):
-    """The locks by key, and the queues in which callers wait for them. Holds at most `max_records`.
-
-    An interrupt may come between any two lines. `Caller.needs` names all that must be undone: first in, last out.
-    """
-
-    __slots__ = ("_max_records",)
-
-    def __init__(self, max_records: int) -> None:
-        super().__init__()
-        self._max_records = max_records
-
-    def enqueue(self, caller: Caller, key: str) -> None:
-        """Put `caller` in the queue of a lock that exists."""
-        caller.needs.add(key)
-        self[key].queue[caller] = None
-
-    def dequeue(self, caller: Caller, key: str) -> None:
-        """Take `caller` out of the queue of a record, and drop its lock if nobody else needs it."""
-        if key in self:
-            self[key].queue.pop(caller, None)
-            self._drop_unneeded(key)
-        caller.unshared.discard(key)
-        caller.needs.discard(key)
-
-    def refuse(self, caller: Caller, key: str, now: float) -> dict[Caller, None]:
-        """Record that CRM refused a record to `caller`; return the callers to settle."""
-        caller.needs.add(key)
-        lock = self.get(key) or self._add(key, now)
-        if lock is None:
-            caller.needs.discard(key)
-            caller.unshared.add(key)
-            return {}
-        self.enqueue(caller, key)
-        was_free = lock.free
-        lock.refuse(caller, now)
-        return lock.queue if was_free else {}
-
-    def unlock(self, key: str) -> dict[Caller, None]:
-        """Record that CRM accepts a record; return the callers to settle."""
-        lock = self.get(key)
-        if lock is None:
-            return {}
-        lock.unlock()
-        self._drop_unneeded(key)
-        return lock.queue
-
-    def release(self, key: str, leader: Leader) -> dict[Caller, None]:
-        """Make a record leaderless if `leader` leads it; return the callers to settle."""
-        lock = self.get(key)
-        if lock is None or lock.leader is not leader:
-            return {}
-        lock.leader = None
-        self._drop_unneeded(key)
-        return lock.queue
-
-    def grant(self, key: str, leader: Leader, due: float, now: float) -> dict[Caller, None]:
-        """Make another process the leader of a record, its probe due at `due`; return the callers to settle."""
-        lock = self.get(key) or self._add(key, now)
-        if lock is None:
-            return {}
-        was_free, lock.free = lock.free, False
-        lock.leader, lock.due = leader, due
-        return lock.queue if was_free else {}
-
-    def classify(self, caller: Caller, now: float) -> Pending:
-        """Sort the keys that `caller` waits for. One without a lock is free, unless there was no room for it."""
-        pending = Pending([], [], [], [])
-        for key in caller.keys:
-            lock = self.get(key)
-            if lock is None:
-                (pending.leading if key in caller.unshared else pending.free).append(key)
-            elif lock.free:
-                pending.free.append(key)
-            elif lock.leader is caller:
-                pending.leading.append(key)
-            else:
-                (pending.following if now < lock.expires_at() else pending.leaderless).append(key)
-        return pending
-
-    def _add(self, key: str, now: float) -> Lock | None:
-        if len(self) >= self._max_records:
-            return None
-        return self.setdefault(key, Lock(now))
-
-    def _drop_unneeded(self, key: str) -> None:
-        lock = self[key]
-        if not lock.queue and lock.leader is None:
-            del self[key]
-
-
-class WakeLimiter:
-    """Limits how many callers of one origin are between wake-up and verdict."""
-
-    __slots__ = ("_limit", "awake", "line")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.awake: set[Caller] = set()  # those with a slot
-        self.line: dict[Caller, None] = {}  # those that wait for one, first come, first served
-
-    def line_up(self, caller: Caller, now: float) -> None:
-        """Put `caller` in line, unless it is there or has a slot."""
-        if not caller.has_slot and caller not in self.line:
-            caller.queued_at = now
-            self.line[caller] = None
-        self._wake_next()
-
-    def release(self, caller: Caller) -> None:
-        """Take `caller` out of the line, and give its slot, if any, to the next one."""
-        self.line.pop(caller, None)
-        self.awake.discard(caller)
-        caller.has_slot = False
-        self._wake_next()
-
-    def _wake_next(self) -> None:
-        while self.line and len(self.awake) < self._limit:
-            caller = next(iter(self.line))
-            del self.line[caller]
-            self.awake.add(caller)
-            caller.has_slot = True
-            caller.wake.set()
+_LONGEST: Final = 3
+"""Delays of its leader after which a locked record is asked about in any case."""
 
 
 class LockTable:
@@ -278,7 +42,7 @@ class LockTable:
     Args:
         wake_at_once: How many callers of one origin may be between wake-up and verdict.
         max_records: How many locked records are kept; further ones are not shared.
-        verdict_timeout: Seconds after which a probe or a wake-up without a verdict is considered lost.
+        verdict_timeout: Seconds after which a question or a wake-up without a verdict is considered lost.
     """
 
     def __init__(self, wake_at_once: int, max_records: int, verdict_timeout: float) -> None:
@@ -294,60 +58,68 @@ class LockTable:
         return Caller(wake, self._seq, self._verdict_timeout)
 
     def enrol(self, caller: Caller, keys: Collection[str], delay: float, now: float) -> None:
-        """Begin a wait of `caller` for `keys`: as their leader for `delay` seconds, or as a follower."""
+        """Begin a wait of `caller` for `keys`, of `delay` seconds if it were alone."""
         self._withdraw(caller, caller.needs.difference(keys), now)
-        self._release_slot(caller)
+        self._release_slot(caller, now)
         caller.keys, caller.origin = tuple(keys), origin_of(keys)
         caller.start, caller.delay, caller.waiting = now, delay, True
         for key in keys:
-            if key in self.locks:
-                self.locks.enqueue(caller, key)
-        for key in self.settle(caller, now).following:
-            self.locks[key].pull_forward(now + delay)
+            self.locks.enqueue(caller, key)
+        self._pull_forward(caller, now)
+        self.settle(caller, now)
 
-    def settle(self, caller: Caller, now: float) -> Pending:
-        """Recompute when `caller` may go; let it lead leaderless records, and line up for a slot when due."""
-        pending = self.locks.classify(caller, now)
-        caller.needs_slot = False
-        if pending.following and pending.leading:
-            self._hand_over(caller, pending.leading, now)
-            pending = self.locks.classify(caller, now)
-        if pending.following:
-            self._follow(caller, pending, now)
-        elif pending.leading or not pending.free:
-            self._lead(caller, pending)
+    def settle(self, caller: Caller, now: float) -> Standing:
+        """Recompute when `caller` may go; let it lead what nobody leads, and line up for a slot when due."""
+        standing = self.locks.standing(caller, now)
+        for lock in self._locks_of(caller):
+            if not lock.free and not lock.is_led(now):
+                lock.leader = caller
+        caller.needs_slot = bool(standing.free)
+        if not standing.open and not standing.closed:
+            caller.due = now
+        elif standing.leads or standing.free:
+            caller.due = self._due(caller)
+            if caller.due <= now and standing.closed:
+                caller.due = self._awaiting(caller, standing, now)
         else:
-            caller.due, caller.needs_slot = now, True
+            caller.due = min(lock.leaderless_at() for lock in self._locks_of(caller))
         self._line_up(caller, now)
-        return pending
+        return standing
 
     def may_go(self, caller: Caller, now: float) -> bool:
-        """Return whether a caller, just settled, may go; without a slot only after it waited too long for one."""
-        return caller.due <= now and (not caller.needs_slot or caller.has_slot or now >= caller.overdue)
+        """Return whether a caller, just settled, may go."""
+        return caller.due <= now and (caller.has_slot or not caller.needs_slot)
 
     def look_again(self, caller: Caller, now: float) -> float:
         """Return the instant at which a caller that may not go should look again, unless woken before."""
-        return caller.due if caller.due > now else caller.overdue
+        return caller.due if caller.due > now else self.paces[caller.origin].next_lost()
 
     def expected(self, caller: Caller, now: float) -> float:
-        """Return the instant at which a waiting caller will probably go, or learn the result of the probe."""
-        locks = (self.locks.get(key) for key in caller.keys)
-        dues = [lock.due for lock in locks if lock is not None and not lock.free and lock.due is not None]
-        one_more_round = now + caller.delay  # if the probe is in progress
-        next_due = min((due for due in dues if due > now), default=one_more_round)
+        """Return the instant at which a waiting caller will probably go, or learn the answer to a question."""
+        leaders = (lock.leader for lock in self._locks_of(caller) if not lock.free)
+        dues = [leader.due for leader in leaders if leader is not None and leader.due > now]
+        one_more_round = now + caller.delay  # if somebody asks just now
+        next_due = min(dues, default=one_more_round)
         return caller.due if now < caller.due < next_due else next_due
 
-    def depart(self, caller: Caller, now: float) -> frozenset[str]:
-        """End the wait of `caller`; return the keys to send: those that are free, or that it may probe."""
-        pending = self.locks.classify(caller, now)
-        for key in chain(pending.leading, pending.leaderless):
+    def depart(self, caller: Caller, now: float, may_ask: Collection[str] | None = None) -> frozenset[str]:
+        """End the wait of `caller`; return the keys to send: those that are free, or that it asks about.
+
+        It asks about all that are locked and open, or those of `may_ask`. If nothing is left, it goes on waiting.
+        """
+        standing = self.locks.standing(caller, now)
+        asking = [key for key in standing.open if may_ask is None or key in may_ask or key not in self.locks]
+        if not asking and not standing.free:
+            return frozenset()
+        for key in asking:
+            self.locks.enqueue(caller, key)
             if key in self.locks:
-                self.locks.enqueue(caller, key)
-                self.locks[key].leader, self.locks[key].due = caller, now
+                self.locks[key].leader = caller
+                self.locks[key].ask(caller, now)
         caller.waiting = False
         if not caller.has_slot:
-            self._release_slot(caller)
-        return frozenset(chain(pending.leading, pending.free, pending.leaderless))
+            self._release_slot(caller, now)
+        return frozenset(asking + standing.free)
 
     def step(self, caller: Caller, now: float) -> tuple[frozenset[str], float]:
         """Settle `caller`; return the keys to send now, if any, and the instant at which to look again."""
@@ -356,26 +128,51 @@ class LockTable:
             return self.depart(caller, now), now
         return frozenset(), self.look_again(caller, now)
 
-    def stop(self, caller: Caller) -> None:
-        """End the wait of `caller` without a result; it stays the leader of its records until it leaves."""
+    def stop(self, caller: Caller, now: float) -> None:
+        """End the wait of `caller` without a result; it keeps its duties until it leaves."""
         caller.waiting = False
-        self._release_slot(caller)
+        self._release_slot(caller, now)
 
-    def verdict(self, caller: Caller, locked: Collection[str], free: Collection[str], now: float) -> None:
-        """Apply CRM's answer to what `caller` sent."""
+    def verdict(
+        self,
+        caller: Caller,
+        locked: Collection[str],
+        free: Collection[str],
+        now: float,
+        retry_after: float = 0.0,
+    ) -> None:
+        """Apply CRM's answer to what `caller` sent; it asked not to ask again for `retry_after` seconds."""
         touched: dict[Caller, None] = {}
+        caller.keys = caller.keys or tuple(locked)
         for key in locked:
-            touched.update(self.locks.refuse(caller, key, now))
+            touched.update(self._refuse(caller, key, now, retry_after))
         for key in free:
-            touched.update(self.locks.unlock(key))
+            touched.update(self.unlock(key))
             self.locks.dequeue(caller, key)
         self.resettle(touched, now)
-        self._release_slot(caller)  # last: a caller that must stop for a refusal must not be woken by this
+        self._release_slot(caller, now)  # last: a caller that must stop for a refusal must not be woken by this
 
     def leave(self, caller: Caller, now: float) -> None:
-        """Remove `caller`, and hand its probes to others. Idempotent, also after an interrupt half way."""
-        self.stop(caller)
+        """Remove `caller`, and hand its duties to others. Idempotent, also after an interrupt half way."""
+        self.stop(caller, now)
         self._withdraw(caller, set(caller.needs), now)
+
+    def unlock(self, key: str) -> dict[Caller, None]:
+        """Record that CRM accepts a record; return the callers to settle."""
+        lock = self.locks.get(key)
+        if lock is None or lock.free:
+            return {}
+        lock.unlock()
+        self.locks.drop_unneeded(key)
+        return dict.fromkeys(lock.queue)
+
+    def pass_on(self, key: str) -> dict[Caller, None]:
+        """Hand the duty to ask about a record to a caller that waits, if any; return the callers to settle."""
+        lock = self.locks[key]
+        heir = lock.successor()
+        if heir is not None:
+            lock.leader = heir
+        return {} if heir is None else {heir: None}
 
     def resettle(self, callers: Iterable[Caller], now: float) -> None:
         """Settle those of `callers` that wait, longest waiting first; wake those that may go sooner than before."""
@@ -385,65 +182,94 @@ class LockTable:
             if caller.due < before and (caller.due > now or not caller.needs_slot):
                 caller.wake.set()
 
-    # -- what a caller does next
+    # -- when a caller asks
 
-    def _lead(self, caller: Caller, pending: Pending) -> None:
-        for key in pending.leaderless:
-            self.locks.enqueue(caller, key)
-            self.locks[key].leader = caller
-        caller.due = min(self._due(caller, key) for key in chain(pending.leading, pending.leaderless))
+    def _due(self, caller: Caller) -> float:
+        """Return the instant at which `caller` should ask, answering for the records that it leads."""
+        records, oldest = [], float("inf")
+        for key in caller.keys:
+            lock = self.locks.get(key)
+            if lock is None or lock.free:
+                calls, since = (caller.share if key in caller.unshared else 1.0), caller.start
+            else:
+                calls, since = (lock.needed_by(caller) if lock.leader is caller else caller.share), lock.asked_at
+                oldest = min(oldest, since)
+            records.append((calls, since))
+        return min(pacing.due(caller.delay, caller.start, records), oldest + _LONGEST * caller.delay)
 
-    def _due(self, caller: Caller, key: str) -> float:
-        lock = self.locks.get(key)
-        return caller.start + caller.delay if lock is None else lock.schedule(caller.delay)
+    def _awaiting(self, caller: Caller, standing: Standing, now: float) -> float:
+        """Return the instant until which a caller that is due awaits that it may ask about all of its records."""
+        moment = pacing.shortest(caller.delay)
+        closed = [self.locks[key] for key in standing.closed]
+        if standing.open or standing.free:
+            return max(lock.asked_at for lock in closed) + moment
+        soonest = min(max(lock.asked_at + moment, lock.not_before) for lock in closed)
+        return soonest if soonest > now else now + moment
 
-    def _follow(self, caller: Caller, pending: Pending, now: float) -> None:
-        followed = [self.locks[key] for key in pending.following]
-        caller.due = min(lock.expires_at() for lock in followed)
-        if pending.leaderless:
-            factor = min(_MAX_LEADERLESS_FACTOR, len(caller.keys) / len(pending.leaderless))
-            caller.due = min(caller.due, caller.start + caller.delay * _LEADERLESS_DELAYS * factor)
-        if pending.free or pending.leading:  # the latter: unshared ones
-            in_progress = (lock.due for lock in followed if lock.due is not None and lock.due <= now)
-            tick = max(chain([caller.start], in_progress)) + caller.delay
-            if tick <= caller.due:
-                caller.due, caller.needs_slot = tick, True
+    def _pull_forward(self, caller: Caller, now: float) -> None:
+        """Have leaders ask sooner, as `caller` needs their records too; it leads what it would ask about sooner."""
+        locks = [lock for lock in self._locks_of(caller) if lock.leader is not caller]
+        self.resettle({lock.leader for lock in locks if lock.leader is not None}, now)
+        alone = self._due(caller)
+        for lock in locks:
+            if lock.leader is not None and lock.leader.waiting and alone < lock.leader.due:
+                lock.leader = caller
 
-    # -- who waits for what
+    # -- who asks
+
+    def _refuse(self, caller: Caller, key: str, now: float, retry_after: float) -> dict[Caller, None]:
+        caller.needs.add(key)
+        lock = self.locks.add(key, now)
+        if lock is None:
+            caller.needs.discard(key)
+            caller.unshared.add(key)
+            return {}
+        was_free = lock.free
+        lock.enqueue(caller)
+        lock.refuse(caller, now, retry_after)
+        if lock.leader in {None, caller}:
+            lock.leader = caller
+            return {**self.pass_on(key), **(dict.fromkeys(lock.queue) if was_free else {})}
+        return {}
 
     def _withdraw(self, caller: Caller, keys: Collection[str], now: float) -> None:
-        """Take `caller` out of the queues of `keys`, and hand its probes to others."""
-        for key in keys:
-            if key in self.locks:
-                self.locks[key].queue.pop(caller, None)
-        self._hand_over(caller, keys, now)
-        for key in keys:
-            self.locks.dequeue(caller, key)
-
-    def _hand_over(self, caller: Caller, keys: Iterable[str], now: float) -> None:
+        """Take `caller` out of the queues of `keys`, and hand its duties to others."""
         touched: dict[Caller, None] = {}
         for key in keys:
-            touched.update(self.locks.release(key, caller))
+            lock = self.locks.get(key)
+            if lock is not None:
+                touched.update(self._release(caller, key, lock))
+            self.locks.dequeue(caller, key)
         touched.pop(caller, None)
         self.resettle(touched, now)
 
+    def _release(self, caller: Caller, key: str, lock: Lock) -> dict[Caller, None]:
+        lock.dequeue(caller)
+        if lock.asker is caller:
+            lock.asker = None
+        if lock.leader is not caller:
+            return {}
+        lock.leader = None
+        return self.pass_on(key)
+
+    def _locks_of(self, caller: Caller) -> Iterator[Lock]:
+        return (self.locks[key] for key in caller.keys if key in self.locks)
+
+    # -- who has a slot
+
     def _line_up(self, caller: Caller, now: float) -> None:
         if not caller.needs_slot or caller.due > now:
-            self._release_slot(caller)
+            self._release_slot(caller, now)
             return
         limiter = self.paces.setdefault(caller.origin, WakeLimiter(self._wake_at_once))
         limiter.line_up(caller, now)
-        self._drop_unused(limiter, caller.origin)
 
-    def _release_slot(self, caller: Caller) -> None:
+    def _release_slot(self, caller: Caller, now: float) -> None:
         limiter = self.paces.get(caller.origin)
         if limiter is not None:
-            limiter.release(caller)
-            self._drop_unused(limiter, caller.origin)
-
-    def _drop_unused(self, limiter: WakeLimiter, origin: str) -> None:
-        if not limiter.awake:
-            del self.paces[origin]
+            limiter.release(caller, now)
+            if not limiter.awake:
+                del self.paces[caller.origin]
 
 
 def origin_of(keys: Iterable[str]) -> str:
