@@ -200,7 +200,8 @@ class Conversation(Generic[R]):
         known = {n: slots[n].record_id if n < len(slots) else (ids or {}).get(n) for n in numbers}
         pending = set(exchange.pending)
         locked = keys(known[n] for n in known if n in pending)
-        return Share(locked, keys(known[n] for n in known if n not in pending) - locked)
+        free = keys(known[n] for n in known if n not in pending) - locked
+        return Share(locked, free, (exchange.latest.retry_after or 0.0) if locked else 0.0)
 
 
 def _send(part: Part) -> Steps[Answer[Any]]:

@@ -69,10 +69,12 @@ class Share:
     Attributes:
         locked: Keys that are still locked.
         free: Keys that are not.
+        retry_after: Seconds for which CRM asked not to send the locked ones again.
     """
 
     locked: frozenset[str]
     free: frozenset[str]
+    retry_after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

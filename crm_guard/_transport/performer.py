@@ -116,7 +116,7 @@ class Performer:
                 return self._ask(step)
             case Share():
                 with _tolerated():
-                    self._waiter.verdict(locked=step.locked, free=step.free)
+                    self._waiter.verdict(locked=step.locked, free=step.free, retry_after=step.retry_after)
             case Tell():
                 self.tell(step.event)
         return self._context.clock.now()

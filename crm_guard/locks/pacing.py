@@ -4,7 +4,7 @@ To ask costs a call, worth `c`. If `n` calls wait and one of them asks every `t`
 `c / t + n * t / 2`, which is least at `t = sqrt(2 * c / n)`. A lone call waits its own delay `d`: `c = d**2 / 2`,
 and `n` calls ask once `n * t**2 = d**2`, hence every `d / sqrt(n)`. Several records are asked about together once
 their `n * t**2` add up to `d**2`. A call that needs `m` records is `1 / m` of a call for each of them.
-Lower bound: no more than 20 calls count, so the time between two questions is never below `d / 4.5`.
+Lower bound: 0.6 s, or `d` if that is shorter; an answer takes about 0.2 s, and nobody gains by asking during it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_MOST: Final = 20
-"""How many calls count. More would save their waiting little, and cost CRM ever more questions."""
+_SHORTEST: Final = 0.6
+"""Seconds, at least, between two questions, unless a lone call waits less."""
 
 
 def due(delay: float, start: float, records: Iterable[tuple[float, float]]) -> float:
@@ -28,9 +28,10 @@ def due(delay: float, start: float, records: Iterable[tuple[float, float]]) -> f
         records: For each record, how many calls need it, and the instant of the most recent answer about it. At
             least one.
     """
+    most = (delay / shortest(delay)) ** 2 if delay > 0 else 1.0
     weight = first = second = 0.0  # sums of n, n * s and n * s**2, where s is counted from `start`
     for calls, since in records:
-        n, s = min(calls, _MOST), since - start
+        n, s = min(calls, most), since - start
         weight += n
         first += n * s
         second += n * s * s
@@ -41,4 +42,4 @@ def due(delay: float, start: float, records: Iterable[tuple[float, float]]) -> f
 
 def shortest(delay: float) -> float:
     """Return the shortest time between two questions, and for which an answer under way is awaited."""
-    return delay / sqrt(_MOST)
+    return min(delay, _SHORTEST)

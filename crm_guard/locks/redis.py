@@ -261,12 +261,11 @@ class RedisLockRegistry(MemoryLockRegistry):
             lock.asker = None
         if not lock.free:
             lock.elsewhere = max(lock.elsewhere + calls, 0.0)
-        table.locks.drop_unneeded(key)
+        if calls < 0 or message.kind == "release":
+            table.locks.drop_unneeded(key)
         if was_free and not lock.free:
             return dict.fromkeys(lock.queue)
-        if lock.leader is None:
-            return table.pass_on(key)
-        return {lock.leader: None}
+        return table.pass_on(lock) if lock.leader is None else {lock.leader: None}
 
     def _is_locked(self, calls: float, message: Message) -> bool:
         return message.kind in {"asked", "locked"} or (message.kind == "need" and calls > 0)

@@ -148,7 +148,9 @@ class RedisLink:
     def _write_and_delete(self) -> None:
         trial = ["trial|" + self.process]
         self._claim(trial)
-        self._on_locks("drop", trial, "release", self.channel, make_message(self.process, "release", [], [], 0.0))
+        self._on_locks(
+            "drop", trial, "release", self.channel, make_message(self.process, "release", trial, [0.0], 0.0)
+        )
 
     def _claim(self, names: list[str]) -> list[str]:
         return _chosen(names, self._on_locks("claim", names, self._lease, self.channel, *names))

@@ -9,8 +9,8 @@ _OWNER_OF: Final = """
 local function owner_of(key)
   local kind = redis.call('TYPE', key).ok
   if kind == 'none' then return nil end
-  local value = kind == 'string' and redis.call('GETRANGE', key, 0, 63) or ''
-  return string.match(value, '^%x+$') or false
+  local value = kind == 'string' and redis.call('GETRANGE', key, 0, 32) or ''
+  return #value == 32 and string.match(value, '^%x+$') or false
 end
 """
 

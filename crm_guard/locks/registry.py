@@ -49,8 +49,14 @@ class Waiter(Protocol):
         """
         ...
 
-    def verdict(self, *, locked: Collection[str], free: Collection[str]) -> None:
-        """Report CRM's answer to keys that this call sent: which are still locked, and which are not."""
+    def verdict(self, *, locked: Collection[str], free: Collection[str], retry_after: float = 0.0) -> None:
+        """Report CRM's answer to keys that this call sent.
+
+        Args:
+            locked: Those that are still locked.
+            free: Those that are not.
+            retry_after: Seconds for which CRM asked not to send the locked ones again.
+        """
         ...
 
     def leave(self) -> None:
@@ -116,7 +122,7 @@ class _LoneWaiter:
             clock.wait(wake, left)
         return frozenset() if interrupted() or due > deadline else frozenset(keys)
 
-    def verdict(self, *, locked: Collection[str], free: Collection[str]) -> None:
+    def verdict(self, *, locked: Collection[str], free: Collection[str], retry_after: float = 0.0) -> None:
         """No-op."""
 
     def leave(self) -> None:

@@ -166,13 +166,10 @@ class LockTable:
         self.locks.drop_unneeded(key)
         return dict.fromkeys(lock.queue)
 
-    def pass_on(self, key: str) -> dict[Caller, None]:
+    def pass_on(self, lock: Lock) -> dict[Caller, None]:
         """Hand the duty to ask about a record to a caller that waits, if any; return the callers to settle."""
-        lock = self.locks[key]
-        heir = lock.successor()
-        if heir is not None:
-            lock.leader = heir
-        return {} if heir is None else {heir: None}
+        lock.leader = lock.successor()
+        return {} if lock.leader is None else {lock.leader: None}
 
     def resettle(self, callers: Iterable[Caller], now: float) -> None:
         """Settle those of `callers` that wait, longest waiting first; wake those that may go sooner than before."""
@@ -227,10 +224,8 @@ class LockTable:
         was_free = lock.free
         lock.enqueue(caller)
         lock.refuse(caller, now, retry_after)
-        if lock.leader in {None, caller}:
-            lock.leader = caller
-            return {**self.pass_on(key), **(dict.fromkeys(lock.queue) if was_free else {})}
-        return {}
+        touched = dict.fromkeys(lock.queue) if was_free else {}
+        return {**touched, **self.pass_on(lock)} if lock.leader in {None, caller} else touched
 
     def _withdraw(self, caller: Caller, keys: Collection[str], now: float) -> None:
         """Take `caller` out of the queues of `keys`, and hand its duties to others."""
@@ -238,19 +233,16 @@ class LockTable:
         for key in keys:
             lock = self.locks.get(key)
             if lock is not None:
-                touched.update(self._release(caller, key, lock))
+                touched.update(self._release(caller, lock))
             self.locks.dequeue(caller, key)
         touched.pop(caller, None)
         self.resettle(touched, now)
 
-    def _release(self, caller: Caller, key: str, lock: Lock) -> dict[Caller, None]:
+    def _release(self, caller: Caller, lock: Lock) -> dict[Caller, None]:
         lock.dequeue(caller)
         if lock.asker is caller:
             lock.asker = None
-        if lock.leader is not caller:
-            return {}
-        lock.leader = None
-        return self.pass_on(key)
+        return self.pass_on(lock) if lock.leader is caller else {}
 
     def _locks_of(self, caller: Caller) -> Iterator[Lock]:
         return (self.locks[key] for key in caller.keys if key in self.locks)
