@@ -30,6 +30,7 @@ class Caller(Asker):
         "due",
         "has_slot",
         "keys",
+        "looks_at",
         "needs",
         "needs_slot",
         "origin",
@@ -50,6 +51,7 @@ class Caller(Asker):
         self.unshared: set[str] = set()  # refused, but there was no room for the lock
         self.start = self.delay = 0.0  # of the current wait
         self.due = 0.0  # the instant at which it may go, as far as is known
+        self.looks_at = float("inf")  # the instant at which it looks again by itself
         self.waiting = False
         self.needs_slot = self.has_slot = False  # whether it may go only with a slot, and whether it has one
 
@@ -70,7 +72,7 @@ class Lock:
         free: CRM accepts it; the callers in `queue` are being woken.
         leader: The caller that asks next.
         not_before: Instant before which CRM asked not to ask.
-        queue: The callers that need the record, with what each counts as.
+        queue: The callers that need the record, with what each counts as; the next to ask comes first.
         told: The `calls` that other processes know of.
     """
 
@@ -119,8 +121,10 @@ class Lock:
         return asker is not None and asker is not but and now < self.asked_at + asker.verdict_timeout
 
     def ask(self, asker: Asker, now: float) -> None:
-        """Record that `asker` asks CRM about the record."""
+        """Record that `asker` asks CRM about the record. A caller is the last to ask again."""
         self.asker, self.asked_at, self.free = asker, now, False
+        if isinstance(asker, Caller) and asker in self.queue:
+            self.queue.move_to_end(asker)
 
     def refuse(self, asker: Asker, now: float, retry_after: float) -> None:
         """Record that CRM refused the record to `asker`."""
@@ -136,11 +140,8 @@ class Lock:
         self.not_before = self.elsewhere = self.told = 0.0
 
     def successor(self) -> Caller | None:
-        """Return the waiting caller that has led least recently, and put it at the end of the queue."""
-        caller = next((one for one in self.queue if one.waiting), None)
-        if caller is not None:
-            self.queue.move_to_end(caller)
-        return caller
+        """Return the waiting caller that has asked least recently, or has waited longest without asking."""
+        return next((one for one in self.queue if one.waiting), None)
 
 
 class Standing(NamedTuple):

@@ -6,7 +6,7 @@ single-flight, one of them asks, by sending its own write again, and the others 
 1. **A caller asks when waiting has cost as much as a call** (:mod:`crm_guard.locks.pacing`): the more callers need
    its records, the sooner. It sends all that it has yet to write, but what another asks about at that moment.
 2. **Each locked record has a leader**, whose duty it is to ask next; only leaders watch the clock. After a refusal
-   the duty moves to the caller that has led least recently, and so it does when a leader leaves or is lost.
+   the duty moves to the caller that has asked least recently, and so it does when a leader leaves or is lost.
 3. **A lock does not delay another record.** One that is known to be free counts as a whole call for its caller,
    which thus sends it after its own delay at the latest; a locked one is asked about after three.
 4. **A free record wakes its callers in turn**: at most `wake_at_once` per origin are between wake-up and verdict,
@@ -83,6 +83,7 @@ class LockTable:
                 caller.due = self._awaiting(caller, standing, now)
         else:
             caller.due = min(lock.leaderless_at() for lock in self._locks_of(caller))
+        caller.looks_at = caller.due if caller.due > now else float("inf")
         self._line_up(caller, now)
         return standing
 
@@ -172,11 +173,11 @@ class LockTable:
         return {} if lock.leader is None else {lock.leader: None}
 
     def resettle(self, callers: Iterable[Caller], now: float) -> None:
-        """Settle those of `callers` that wait, longest waiting first; wake those that may go sooner than before."""
+        """Settle those of `callers` that wait, longest waiting first; wake those that would look too late."""
         for caller in sorted((one for one in callers if one.waiting), key=lambda one: one.seq):
-            before = caller.due
+            before = caller.looks_at
             self.settle(caller, now)
-            if caller.due < before and (caller.due > now or not caller.needs_slot):
+            if caller.looks_at < before or (caller.due <= now and not caller.needs_slot):
                 caller.wake.set()
 
     # -- when a caller asks

@@ -2,7 +2,8 @@
 
 import pytest
 
-from crm_guard.locks.table import Leader, LockTable
+from crm_guard.locks.lock import Asker
+from crm_guard.locks.table import LockTable
 
 A, B, C, D = "o|A", "o|B", "o|C", "o|D"
 
@@ -28,8 +29,11 @@ class Desk:
             self.calls[name] = self.table.join(Bell())
         return self.calls[name]
 
-    def refused(self, name, *keys, delay=1.0):
-        self.table.verdict(self[name], keys, (), self.now)
+    def refused(self, name, *keys, delay=10.0, retry_after=0.0):
+        self.table.verdict(self[name], keys, (), self.now, retry_after)
+        self.table.enrol(self[name], keys, delay, self.now)
+
+    def joins(self, name, *keys, delay=10.0):
         self.table.enrol(self[name], keys, delay, self.now)
 
     def accepted(self, name, *keys):
@@ -38,11 +42,17 @@ class Desk:
 
     def goes(self, name, at=None):
         self.now = self.now if at is None else at
-        self.table.settle(self[name], self.now)
-        if self.table.may_go(self[name], self.now):
-            return "".join(sorted(key[-1] for key in self.table.depart(self[name], self.now)))
-        assert self.table.look_again(self[name], self.now) > self.now, "it would spin"
+        keys, again = self.table.step(self[name], self.now)
+        if keys:
+            return "".join(sorted(key[-1] for key in keys))
+        assert again > self.now, "it would spin"
         return None
+
+    def due(self, name):
+        return round(self[name].due, 3)
+
+    def leader(self, key):
+        return next((name for name, call in self.calls.items() if call is self.table.locks[key].leader), None)
 
 
 @pytest.fixture
@@ -50,202 +60,274 @@ def desk():
     return Desk()
 
 
-def test_one_probes_and_the_others_follow(desk):
-    for name in "123":
-        desk.refused(name, A)
-    assert [desk.goes(name, 0.9) for name in "123"] == [None] * 3
-    assert [desk.goes(name, 1.0) for name in "321"] == [None, None, "A"]
-    desk.accepted("1", A)
-    assert [desk.goes(name) for name in "23"] == ["A", "A"]
-
-
-def test_a_locked_verdict_renews_the_shared_schedule(desk):
-    for name in "12":
-        desk.refused(name, A)
-    assert desk.goes("1", 1.0) == "A"
-    desk.refused("1", A, delay=2.0)
-    assert [desk.goes(name, 2.9) for name in "12"] == [None, None]
-    assert [desk.goes(name, 3.0) for name in "21"] == [None, "A"]
-
-
-def test_a_latecomer_with_a_shorter_delay_pulls_the_probe_forward(desk):
-    desk.refused("1", A, delay=8.0)
-    desk.now = 1.0
-    desk.refused("2", A, delay=1.0)
-    assert desk["1"].wake.rung == 1
-    assert [desk.goes(name, 2.0) for name in "21"] == [None, "A"]
-    desk.refused("1", A, delay=8.0)
-    assert [desk.goes(name, 9.9) for name in "21"] == [None, None], "the follower pulls once, not for ever"
-
-
-def test_the_longest_waiting_follower_inherits_the_probe_and_its_due_instant(desk):
-    for name in "123":
-        desk.refused(name, A, delay=4.0)
-    desk.now = 2.0
-    desk.table.leave(desk["1"], 2.0)
-    assert (desk["2"].wake.rung, desk["3"].wake.rung) == (1, 0)
-    assert [desk.goes(name, 3.9) for name in "23"] == [None, None]
-    assert [desk.goes(name, 4.0) for name in "32"] == [None, "A"]
-
-
-def test_a_leader_that_gives_up_after_a_refusal_leaves_a_delay_behind(desk):
-    for name in "12":
-        desk.refused(name, A)
-    assert desk.goes("1", 1.0) == "A"
-    desk.table.verdict(desk["1"], [A], [], 1.5)
-    desk.table.leave(desk["1"], 1.5)
-    assert [desk.goes("2", 2.4), desk.goes("2", 2.5)] == [None, "A"]
-
-
-def test_a_leader_without_a_verdict_loses_the_probe_in_the_end(desk):
-    for name in "12":
-        desk.refused(name, A)
-    assert desk.goes("1", 1.0) == "A"
-    assert [desk.goes("2", 30.9), desk.goes("2", 31.0)] == [None, "A"]
-    desk.table.verdict(desk["1"], [A], [], 32.0)
-    assert desk.table.locks[A].leader is desk["2"]
-
-
-def test_a_woken_follower_that_is_refused_becomes_the_leader():
-    desk = Desk(wake_at_once=1)
-    for name in "1234":
-        desk.refused(name, A)
-    desk.goes("1", 1.0)
-    desk.accepted("1", A)
-    assert [desk.goes(name) for name in "432"] == [None, None, "A"]
-    desk.refused("2", A, delay=2.0)
-    assert [desk[name].wake.rung for name in "34"] == [0, 0]
-    assert [desk.goes(name, 2.9) for name in "234"] == [None] * 3
-    assert desk.goes("2", 3.0) == "A"
-    desk.accepted("2", A)
-    assert [desk.goes(name) for name in "34"] == ["A", None]
-
-
-def test_an_unlock_wakes_a_few_and_each_verdict_the_next():
-    desk = Desk(wake_at_once=2)
-    for name in "12345":
-        desk.refused(name, A)
-    desk.goes("1", 1.0)
-    desk.accepted("1", A)
-    assert [desk[name].wake.rung for name in "2345"] == [1, 1, 0, 0]
-    assert [desk.goes(name) for name in "5423"] == [None, None, "A", "A"]
-    desk.table.verdict(desk["3"], [], [A], desk.now)
-    assert [desk.goes(name) for name in "54"] == [None, "A"]
-    desk.table.leave(desk["2"], desk.now)
-    assert desk.goes("5") == "A"
-    for name in "45":
-        desk.accepted(name, A)
-    assert not desk.table.locks
-    assert not desk.table.paces
-
-
-def test_wake_ups_are_limited_per_origin_not_per_record():
-    desk = Desk(wake_at_once=1)
-    for name, key in zip("1234", (A, A, B, B), strict=True):
-        desk.refused(name, key)
-    desk.refused("6", "p|A")
-    desk.refused("7", "p|A")
-    for name in "136":
-        desk.goes(name, 1.0)
-    desk.accepted("1", A)
-    desk.accepted("3", B)
-    desk.accepted("6", "p|A")
-    assert [desk.goes(name) for name in "247"] == ["A", None, "A"]
-
-
-def test_a_call_does_not_wait_for_ever_for_its_turn():
-    desk = Desk(wake_at_once=1, verdict_timeout=5.0)
-    for name in "123":
-        desk.refused(name, A)
-    desk.goes("1", 1.0)
-    desk.accepted("1", A)
-    assert desk.goes("2") == "A"
-    assert [desk.goes("3", 5.9), desk.goes("3", 6.0)] == [None, "A"]
-
-
-def test_a_batch_follows_one_of_its_records_and_then_sends_everything(desk):
-    desk.refused("1", A)
-    desk.refused("2", A, B)
-    assert desk.goes("1", 1.0) == "A"
-    assert desk.goes("2", 1.1) is None
-    desk.accepted("1", A)
-    assert desk.goes("2") == "AB"
-    assert desk.table.locks[B].leader is desk["2"]
-
-
-def test_what_is_free_goes_at_the_tick_without_what_is_not(desk):
-    desk.refused("1", A, delay=9.0)
-    desk.refused("2", B, delay=0.5)
-    desk.refused("3", A, B, delay=9.0)
-    assert desk.goes("2", 0.5) == "B"
-    desk.accepted("2", B)
-    assert [desk.goes("3", 8.9), desk.goes("1", 9.0)] == [None, "A"]
-    assert desk.goes("3", 9.0) is None, "a verdict under way is awaited"
-    desk.refused("1", A, delay=9.0)
-    assert desk.goes("3", 9.1) == "B"
-
-
-def test_a_verdict_under_way_is_awaited_for_one_delay_at_most(desk):
-    desk.refused("1", A)
-    desk.refused("2", B)
-    desk.refused("3", A, B)
-    assert [desk.goes("1", 1.0), desk.goes("2", 1.0)] == ["A", "B"]
-    desk.accepted("2", B)
-    assert [desk.goes("3", 1.9), desk.goes("3", 2.0)] == [None, "B"]
-
-
-def test_leaderless_records_are_probed_by_the_batch_that_learns_most(desk):
-    desk.refused("1", A)
-    desk.refused("2", A, B)
-    desk.refused("3", A, B, C, D)
-    for second in (1.0, 2.0, 3.0):
-        assert desk.goes("1", second) == "A"
+class TestWhenACallAsks:
+    def test_a_lone_call_after_its_own_delay(self, desk):
         desk.refused("1", A)
-        assert [desk.goes("2"), desk.goes("3")] == [None, None]
-    assert [desk.goes("2", 4.0), desk.goes("3", 4.0)] == [None, "BCD"]
+        assert [desk.goes("1", 9.999), desk.goes("1", 10.0)] == [None, "A"]
+
+    def test_the_more_calls_need_a_record_the_sooner_one_of_them(self, desk):
+        for number, due in enumerate([10.0, 7.071, 5.774, 5.0], start=1):
+            desk.refused(str(number), A)
+            assert desk.due("1") == due
+        assert desk["1"].wake.rung == 3, "it sleeps too long otherwise"
+        assert [desk.goes(name, 5.0) for name in "4321"] == [None, None, None, "A"]
+
+    def test_never_more_often_than_every_six_tenths_of_a_second(self, desk):
+        for number in range(1000):
+            desk.refused(str(number), A)
+        assert [desk.goes("0", 0.599), desk.goes("0", 0.601)] == [None, "A"]
+
+    def test_a_batch_counts_as_one_call_however_many_records_it_needs(self, desk):
+        desk.refused("1", A)
+        desk.refused("2", A, B, C, D)
+        assert desk.due("1") == round(10 / 1.25**0.5, 3)
+
+    def test_a_newcomer_to_a_record_that_nobody_asked_about_for_long_waits_little(self, desk):
+        desk.refused("1", A)
+        desk.now = 9.0
+        desk.joins("2", A)
+        assert desk["1"].wake.rung == 1
+        assert desk.goes("1") == "A"
+
+    def test_a_newcomer_that_would_ask_sooner_leads(self, desk):
+        desk.refused("1", A, delay=100.0)
+        desk.now = 1.0
+        desk.refused("2", A, delay=2.0)
+        assert desk.leader(A) == "2"
+        assert [desk.goes("1", 2.5), desk.goes("2", 2.5)] == [None, "A"]
+
+    def test_not_before_the_instant_that_crm_asked_for_though_many_wait(self, desk):
+        for number in range(9):
+            desk.refused(str(number), A, delay=20.0, retry_after=20.0)
+        assert [desk.goes("0", 6.7), desk.goes("0", 19.9), desk.goes("0", 20.0)] == [None, None, "A"]
+
+    def test_what_crm_asked_for_one_record_does_not_hold_back_another(self, desk):
+        desk.refused("1", A, delay=20.0, retry_after=20.0)
+        desk.refused("2", A, B, delay=5.0)
+        assert desk.goes("2", 5.0) == "B"
 
 
-def test_a_batch_that_finds_another_leader_gives_up_its_own_probes(desk):
-    desk.refused("1", A, B)
-    assert desk.goes("1", 1.0) == "AB"
-    desk.refused("2", B, C)
-    desk.table.verdict(desk["1"], [A, B], [], 1.0)
-    desk.table.locks.grant(A, Leader(1.0), 9.0, 1.0)
-    desk.table.enrol(desk["1"], [A, B], 1.0, 1.0)
-    assert desk.table.locks[B].leader is desk["2"]
+class TestWhoAsks:
+    def test_one_and_the_others_follow(self, desk):
+        for name in "1234":
+            desk.refused(name, A)
+        assert [desk.goes(name, 5.0) for name in "4321"] == [None, None, None, "A"]
+        assert [desk.goes(name, 5.1) for name in "234"] == [None] * 3
+        desk.accepted("1", A)
+        assert [desk.goes(name) for name in "234"] == ["A"] * 3
+
+    def test_another_after_each_refusal_so_that_nobody_spends_all_its_attempts(self, desk):
+        asked = []
+        for name in "1234":
+            desk.refused(name, A)
+        for _ in range(8):
+            name = desk.leader(A)
+            asked.append(name)
+            assert desk.goes(name, desk[name].due) == "A"
+            desk.refused(name, A)
+        assert asked == list("12341234")
+
+    def test_the_next_one_is_woken(self, desk):
+        for name in "12":
+            desk.refused(name, A)
+        assert desk.goes("2", 0.1) is None
+        desk.goes("1", desk["1"].due)
+        desk.refused("1", A)
+        assert (desk.leader(A), desk["2"].wake.rung) == ("2", 1)
+
+    def test_the_same_one_if_nobody_else_waits(self, desk):
+        desk.refused("1", A)
+        desk.goes("1", 10.0)
+        desk.refused("1", A)
+        assert desk.goes("1", 20.0) == "A"
+
+    def test_the_longest_waiting_one_when_the_leader_leaves(self, desk):
+        for name in "123":
+            desk.refused(name, A)
+        assert desk.goes("2", 1.0) is None
+        desk.table.leave(desk["1"], 2.0)
+        assert (desk.leader(A), desk.due("2")) == ("2", 7.071)
+        assert desk["2"].wake.rung > desk["3"].wake.rung
+
+    def test_another_when_the_one_that_asks_is_lost(self, desk):
+        for name in "12":
+            desk.refused(name, A)
+        due = desk["1"].due
+        assert desk.goes("1", due) == "A"
+        assert desk.goes("2", due + 29.9) is None
+        assert desk.goes("2", due + 30.0) == "A"
+
+    def test_a_batch_that_needs_what_another_asks_about_waits_a_moment_and_goes_without(self, desk):
+        desk.refused("1", A)
+        desk.refused("2", A, B)
+        assert desk.goes("1", desk["1"].due) == "A"
+        assert desk.goes("2", desk["2"].due) is None
+        desk.now = 10.0
+        assert desk.goes("2") == "B"
+
+    def test_a_batch_sends_all_that_it_needs_and_leads_it(self, desk):
+        desk.refused("1", A, delay=100.0)
+        desk.refused("2", A, B)
+        assert desk.goes("2", 9.0) == "AB"
+        assert (desk.leader(A), desk.leader(B)) == ("2", "2")
+
+    def test_keys_no_longer_waited_for_are_left_to_others(self, desk):
+        desk.refused("1", A, B)
+        desk.refused("2", B)
+        desk.table.verdict(desk["1"], [A, B], [], 1.0)
+        desk.joins("1", A)
+        assert desk.leader(B) == "2"
+        assert list(desk.table.locks[B].queue) == [desk["2"]]
+
+    def test_leaving_twice_changes_nothing(self, desk):
+        desk.refused("1", A)
+        desk.table.leave(desk["1"], 0.0)
+        desk.refused("2", A)
+        desk.table.leave(desk["1"], 0.0)
+        assert desk.leader(A) == "2"
+        assert desk.table.locks[A].calls == 1.0
 
 
-def test_an_unlock_found_by_another_call_wakes_the_leader_too(desk):
-    desk.refused("1", A, delay=5.0)
-    desk.table.verdict(desk["2"], [], [A], 1.0)
-    assert desk["1"].wake.rung == 1
-    assert desk.goes("1", 1.0) == "A"
+class TestALockDelaysNoOtherRecord:
+    def test_what_is_free_goes_after_the_calls_own_delay_though_the_rest_is_refused_again_and_again(self, desk):
+        desk.refused("1", A)
+        desk.refused("2", B)
+        desk.refused("3", *(f"o|{n}" for n in range(20)), A, B, delay=10.0)
+        for n in range(20):
+            desk.refused(f"x{n}", f"o|{n}", delay=0.5)
+        while desk.now < 9.0:
+            desk.now += 0.5
+            for n in range(20):
+                if desk.goes(f"x{n}"):
+                    desk.refused(f"x{n}", f"o|{n}", delay=0.5)
+            if desk.now == 1.0:
+                desk.table.unlock(A)
+                desk.table.resettle([desk["3"]], desk.now)
+            assert desk.goes("3") is None or desk.now > 5.0
+        desk.now = 10.0
+        assert desk["3"].due <= 10.7
+
+    def test_what_only_a_batch_needs_is_asked_about_after_three_of_its_delays_at_the_latest(self, desk):
+        others = [f"o|{n}" for n in range(99)]
+        desk.refused("1", A, *others)
+        for n, key in enumerate(others):
+            desk.refused(f"x{n}", key, delay=2.0)
+        waited = 0.0
+        while (sent := desk.goes("1", waited)) is None:
+            waited += 1.0
+            for n, key in enumerate(others):
+                if desk.goes(f"x{n}", waited):
+                    desk.refused(f"x{n}", key, delay=2.0)
+        assert "A" in sent
+        assert 20 <= waited <= 31
+
+    def test_an_unlock_found_by_another_call_wakes_the_leader_too(self, desk):
+        desk.refused("1", A)
+        desk.table.verdict(desk["2"], [], [A], 1.0)
+        assert desk["1"].wake.rung == 1
+        assert desk.goes("1", 1.0) == "A"
+
+    def test_a_batch_goes_once_all_of_its_records_are_free(self, desk):
+        desk.refused("1", A)
+        desk.refused("2", B)
+        desk.refused("3", A, B)
+        desk.now = 1.0
+        desk.table.verdict(desk["1"], [], [A], 1.0)
+        assert desk.goes("3") is None
+        desk.table.verdict(desk["2"], [], [B], 1.0)
+        assert desk.goes("3") == "AB"
+
+
+class TestTurns:
+    def test_an_unlock_wakes_a_few_and_each_verdict_the_next(self):
+        desk = Desk(wake_at_once=2)
+        for name in "12345":
+            desk.refused(name, A)
+        desk.goes("1", 10.0)
+        before = [desk[name].wake.rung for name in "2345"]
+        desk.accepted("1", A)
+        assert [desk[name].wake.rung - rung for name, rung in zip("2345", before, strict=True)] == [1, 1, 0, 0]
+        assert [desk.goes(name) for name in "5423"] == [None, None, "A", "A"]
+        desk.table.verdict(desk["3"], [], [A], desk.now)
+        assert [desk.goes(name) for name in "54"] == [None, "A"]
+        desk.table.leave(desk["2"], desk.now)
+        assert desk.goes("5") == "A"
+        for name in "45":
+            desk.accepted(name, A)
+        assert not desk.table.locks
+        assert not desk.table.paces
+
+    def test_a_refusal_sends_those_in_line_back_to_wait(self):
+        desk = Desk(wake_at_once=1)
+        for name in "1234":
+            desk.refused(name, A)
+        desk.goes("1", 10.0)
+        desk.accepted("1", A)
+        assert [desk.goes(name) for name in "432"] == [None, None, "A"]
+        rung = desk["3"].wake.rung
+        desk.refused("2", A)
+        assert (desk.leader(A), desk["3"].wake.rung) == ("3", rung + 1), "it slept until it would get a slot"
+        assert [desk.goes(name, 15.0) for name in "24"] == [None, None]
+        assert desk.goes("3", 16.0) == "A"
+        desk.accepted("3", A)
+        assert [desk.goes(name) for name in "24"] == ["A", None]
+
+    def test_turns_are_per_origin_not_per_record(self):
+        desk = Desk(wake_at_once=1)
+        for name, key in zip("1234", (A, A, B, B), strict=True):
+            desk.refused(name, key)
+        desk.refused("6", "p|A")
+        desk.refused("7", "p|A")
+        for name in "136":
+            desk.goes(name, 10.0)
+        desk.accepted("1", A)
+        desk.accepted("3", B)
+        desk.accepted("6", "p|A")
+        assert [desk.goes(name) for name in "247"] == ["A", None, "A"]
+
+    def test_a_slot_without_a_verdict_goes_to_the_next_one_in_line_alone(self):
+        """Not to all who wait: a thousand calls in line are no reason for a thousand calls at once."""
+        desk = Desk(wake_at_once=1, verdict_timeout=5.0)
+        for name in "12345":
+            desk.refused(name, A)
+        desk.goes("1", 10.0)
+        desk.accepted("1", A)
+        assert desk.goes("2") == "A"
+        assert [desk.goes("3", 14.9), desk.goes("3", 15.0)] == [None, "A"]
+        assert [desk.goes("4", 15.0), desk.goes("5", 15.0), desk.goes("4", 19.9)] == [None] * 3
+        assert [desk.goes("4", 20.0), desk.goes("5", 20.0)] == ["A", None]
+
+    def test_a_second_success_does_not_look_at_all_who_are_in_line_again(self):
+        desk = Desk(wake_at_once=1)
+        for name in "1234":
+            desk.refused(name, A)
+        desk.goes("1", 10.0)
+        desk.accepted("1", A)
+        assert desk.table.unlock(A) == {}
+
+
+class TestOtherProcesses:
+    def test_their_calls_count(self, desk):
+        desk.refused("1", A)
+        desk.table.locks[A].elsewhere = 3.0
+        desk.table.resettle([desk["1"]], 0.0)
+        assert (desk.due("1"), desk["1"].wake.rung) == (5.0, 1)
+
+    def test_their_questions_are_awaited_for_a_while(self, desk):
+        desk.refused("1", A, delay=1.0)
+        desk.table.locks[A].ask(Asker(4.0), 0.5)
+        assert [desk.goes("1", 1.0), desk.goes("1", 4.4), desk.goes("1", 4.6)] == [None, None, "A"]
 
 
 def test_a_full_table_shares_no_more():
     desk = Desk(max_records=1)
-    desk.refused("1", A, delay=9.0)
-    desk.refused("2", B)
-    desk.refused("3", A, B)
+    desk.refused("1", A)
+    desk.refused("2", B, delay=1.0)
+    desk.refused("3", A, B, delay=2.0)
     assert set(desk.table.locks) == {A}
-    assert [desk.goes("2", 0.9), desk.goes("2", 1.0), desk.goes("3", 2.0)] == [None, "B", "B"]
+    assert [desk.goes("2", 0.9), desk.goes("2", 1.0)] == [None, "B"]
+    assert desk.goes("3", 2.0) == "AB"
     desk.accepted("2", B)
     desk.table.leave(desk["3"], 2.0)
     desk.table.leave(desk["1"], 2.0)
     assert not desk.table.locks
-
-
-def test_leaving_twice_changes_nothing(desk):
-    desk.refused("1", A)
-    desk.table.leave(desk["1"], 0.0)
-    desk.refused("2", A)
-    desk.table.leave(desk["1"], 0.0)
-    assert desk.table.locks[A].leader is desk["2"]
-
-
-def test_keys_no_longer_waited_for_are_left_to_others(desk):
-    desk.refused("1", A, B)
-    desk.refused("2", B)
-    desk.table.verdict(desk["1"], [A, B], [], 1.0)
-    desk.table.enrol(desk["1"], [A], 1.0, 1.0)
-    assert desk.table.locks[B].leader is desk["2"]

@@ -119,6 +119,7 @@ def test_a_sleeping_leader_hears_of_an_unlock_and_of_a_shorter_delay(registry, w
         leader.asleep()
         follower.verdict(locked=[KEY], free=[])
         got = follower.wait([KEY], 0.02, soon)
+        follower.verdict(locked=[], free=[KEY])
         follower.leave()
         return got
 
