@@ -140,8 +140,11 @@ class Lock:
         self.not_before = self.elsewhere = self.told = 0.0
 
     def successor(self) -> Caller | None:
-        """Return the waiting caller that has asked least recently, or has waited longest without asking."""
-        return next((one for one in self.queue if one.waiting), None)
+        """Return the waiting caller that has led or asked least recently, and put it at the end of the queue."""
+        caller = next((one for one in self.queue if one.waiting), None)
+        if caller is not None:
+            self.queue.move_to_end(caller)
+        return caller
 
 
 class Standing(NamedTuple):

@@ -1,13 +1,13 @@
 """How costs grow with the calls that need one locked record, simulated without sleeping.
 
-    python tests/benchmarks/growth.py [--quick]     # three minutes; --quick: up to 1,000 calls, fifteen seconds
+    python tests/benchmarks/growth.py [--quick]     # one minute; --quick: up to 1,000 calls, five seconds
 
 The record is locked for 5 s, a call to CRM takes 0.2 s (0.1 to 0.3), and the calls arrive over the first second.
 They wait as with the default settings, but never give up: `timeout` is ignored. First table: all calls in one
 process, over `MemoryLockRegistry`. Second table: spread over up to 100 processes, over `RedisLockRegistry` with its
-own Lua scripts (needs `pip install lupa`). There are no threads and no server: a heap of events drives the
-non-blocking parts of the waiters (`_enter`, `_look`, `verdict`, `leave`), and a stand-in for Redis runs the scripts.
-A command takes effect at once, and 1 ms later its call goes on, and its messages arrive in every process.
+own Lua scripts (needs `pip install lupa`). There are no threads and no server: a heap of events drives the parts of
+the waiters that do not block (`_enter`, `_look`, `verdict`, `leave`), and a stand-in for Redis runs the scripts. A
+command takes effect at once; 1 ms later its call goes on, and its messages arrive in every process.
 
 - *calls*: sends to CRM in all. Of these refused: *probes*, sends after a wait, and *firsts*, sends without one, by
   calls that could not know of the lock.
@@ -399,8 +399,9 @@ def bytes_per_call(size):
     return used / size
 
 
-HEADS = tuple("hosts needed wake calls probes p/sqrt firsts added p95 last flying looks".split())
-HEADS_ONE, HEADS_REDIS = (*HEADS, "bytes", "us"), (*HEADS, "commands", "scripts", "news", "us")
+WHO, CRM = ("hosts", "needed", "wake"), ("calls", "probes", "p/sqrt", "firsts", "added", "p95", "last", "flying")
+HEADS_ONE = (*WHO, *CRM, "looks", "bytes", "us")
+HEADS_REDIS = (*WHO, *CRM, "looks", "commands", "scripts", "news", "us")
 WHOLE = {"hosts", "needed", "wake", "calls", "probes", "firsts", "flying", "bytes", "us"}
 
 

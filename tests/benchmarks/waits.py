@@ -1,7 +1,11 @@
 """Waiting and sharing, simulated without sleeping: `python tests/benchmarks/waits.py` (about ten seconds).
 
 First table: one caller alone, schedules of waits against lock lengths. Second: many callers over the rules of
-`crm_guard.locks.table.LockTable`, in virtual time, against the same callers without sharing.
+`crm_guard.locks.table.LockTable`, in virtual time, against the same callers without sharing. They come over one
+second, and each call takes 0.2 s. Columns: calls to CRM, mean and most of all seeds; delay of a call, from the
+instant at which its last record was free (or at which it came, if that is later) to its end, mean and 95th
+percentile; the longest delay of a record, mean of all seeds; the longest delay of a call that came when its records
+were free already, and was held back because they were believed locked; most calls in flight.
 """
 
 from __future__ import annotations
@@ -22,6 +26,12 @@ LENGTHS = {
     "bimodal 2/30": lambda r: r.choice((2.0, 30.0)),
     "uniform 0..5": lambda r: r.uniform(0, 5),
 }
+LOCKS = {
+    "constant 5": LENGTHS["constant 5"],
+    "lognormal 4": lambda r: 4 * r.lognormvariate(0, 1),
+    "bimodal 1/30": lambda r: r.choice((1.0, 30.0)),
+}
+"""Lengths for many callers, in seconds."""
 
 
 def guard(**settings):
@@ -74,12 +84,12 @@ def lone(schedule, draw):
 class Crowd:
     """Callers over one `LockTable`, or over none, on a heap of events."""
 
-    def __init__(self, seed, *, shared, schedule=DEFAULTS, latency=0.05):
+    def __init__(self, seed, *, shared, schedule=DEFAULTS, latency=0.2):
         self.random, self.shared, self.schedule, self.latency = random.Random(seed), shared, schedule, latency
         self.now, self.calls, self.flying, self.most_flying = 0.0, 0, 0, 0
         self.events, self.order = [], itertools.count()
         self.table = LockTable(10, 10_000, 30.0)
-        self.unlocks, self.writes, self.ends = {}, {}, {}
+        self.unlocks, self.needs, self.came, self.writes, self.ends = {}, {}, {}, {}, {}
 
     def at(self, instant, action):
         heapq.heappush(self.events, (max(instant, self.now), next(self.order), action))
@@ -90,6 +100,27 @@ class Crowd:
             action()
         assert not self.table.locks, "a lock outlived its calls"
         assert not self.table.paces, "a slot outlived its call"
+        assert len(self.writes) == sum(map(len, self.needs.values())), "a write was lost"
+        return self
+
+    def wanted(self, name, keys):
+        """Return the instant from which on a caller could have written `keys`."""
+        return max(self.came[name], *(self.unlocks.get(key, 0.0) for key in keys))
+
+    def delays(self):
+        """Return the delay of each call."""
+        return {name: end - self.wanted(name, self.needs[name]) for name, end in self.ends.items()}
+
+    def longest(self):
+        """Return the longest delay of a record."""
+        return max(instant - self.wanted(name, [key]) for (name, key), instant in self.writes.items())
+
+    def held_back(self):
+        """Return the longest delay of a call that came when its records were free already."""
+        late = self.delays()
+        return max(
+            (late[name] for name in late if self.came[name] == self.wanted(name, self.needs[name])), default=0
+        )
 
 
 class Caller:
@@ -97,6 +128,7 @@ class Caller:
 
     def __init__(self, crowd, name, keys):
         self.crowd, self.name, self.pending = crowd, name, frozenset(keys)
+        crowd.came[name], crowd.needs[name] = crowd.now, keys
         self.delays, self.alarm, self.waiting = crowd.schedule(crowd.random), 0, False
         self.call = crowd.table.join(self)
         known = [crowd.table.locks.get(key) for key in keys]
@@ -163,34 +195,36 @@ class Caller:
             crowd.ends[self.name] = crowd.now
 
 
-def one_record(seed, *, shared, length, callers=50, spread=1.0, **options):
+def one_record(seed, *, shared, draw, callers=50, spread=1.0, **options):
     crowd = Crowd(seed, shared=shared, **options)
-    crowd.unlocks["o|1"] = length
+    crowd.unlocks["o|1"] = draw(random.Random(seed))
     for name in range(callers):
         crowd.at(crowd.random.uniform(0, spread), lambda name=name: Caller(crowd, name, ["o|1"]))
-    crowd.run()
-    return crowd, [end - length for end in crowd.ends.values()]
+    return crowd.run()
 
 
-def batches(seed, *, shared, draw, callers=20, size=100, pool=500, locked=50, **options):
+def batches(seed, *, shared, draw, callers=20, size=100, pool=500, locked=50, spread=1.0, **options):
     crowd = Crowd(seed, shared=shared, **options)
     crowd.unlocks = {f"o|{number}": draw(crowd.random) for number in range(locked)}
-    keys = {name: [f"o|{n}" for n in crowd.random.sample(range(pool), size)] for name in range(callers)}
-    for name, its in keys.items():
-        crowd.at(crowd.random.uniform(0, 0.2), lambda name=name, its=its: Caller(crowd, name, its))
-    crowd.run()
-    assert len(crowd.writes) == callers * size, "a write was lost"
-    unlocked = {name: max(crowd.unlocks.get(key, 0.0) for key in keys[name]) for name in keys}
-    return crowd, [crowd.ends[name] - unlocked[name] for name in keys]
+    for name in range(callers):
+        keys = [f"o|{n}" for n in crowd.random.sample(range(pool), size)]
+        crowd.at(crowd.random.uniform(0, spread), lambda name=name, keys=keys: Caller(crowd, name, keys))
+    return crowd.run()
 
 
-def summary(make, seeds=12, **options):
-    """Return mean and most calls, mean and 95th percentile of the delay, most calls at once."""
+def summary(make, seeds=40, **options):
+    """Return the columns of a row; see the top of this file."""
     runs = [make(seed, **options) for seed in range(seeds)]
-    calls = [crowd.calls for crowd, _ in runs]
-    added = [seconds for _, delays in runs for seconds in delays]
-    most = max(crowd.most_flying for crowd, _ in runs)
-    return statistics.mean(calls), max(calls), statistics.mean(added), statistics.quantiles(added, n=20)[18], most
+    delays = [seconds for run in runs for seconds in run.delays().values()]
+    return {
+        "calls": statistics.mean(run.calls for run in runs),
+        "(most)": max(run.calls for run in runs),
+        "delay": statistics.mean(delays),
+        "p95": statistics.quantiles(delays, n=20)[18],
+        "record": statistics.mean(run.longest() for run in runs),
+        "late": max(run.held_back() for run in runs),
+        "at once": max(run.most_flying for run in runs),
+    }
 
 
 def main():
@@ -198,16 +232,20 @@ def main():
     for name, schedule in SCHEDULES.items():
         cells = (lone(schedule, draw) for draw in LENGTHS.values())
         print(f"{name:34}", *(f"{calls:6.2f} {mid:5.2f}/{high:5.2f}" for calls, mid, high in cells))
-    print(f"\n{'many callers':40}    calls  (most)  delay mean    p95  at once")
-    crowds = [(f"50 x 1 record, locked {n} s", one_record, {"length": float(n)}) for n in (5, 30)]
-    crowds.append(("50 over 25 s x 1 record, locked 30 s", one_record, {"length": 30.0, "spread": 25.0}))
-    lengths = list(LENGTHS.items())[:3]
-    crowds += [(f"20 x 100 records, {name}", batches, {"draw": draw}) for name, draw in lengths]
-    for title, make, options in crowds:
-        for shared in (False, True):
-            row = summary(make, shared=shared, **options)
-            label = f"{title} {'shared' if shared else 'alone'}"
-            print(f"{label:44} {row[0]:6.1f} {row[1]:6}   {row[2]:8.2f} {row[3]:8.2f} {row[4]:6}")
+    crowds = [(f"50 x 1 record, {name}", one_record, {"draw": draw}) for name, draw in LOCKS.items()]
+    over = {"draw": LOCKS["lognormal 4"], "spread": 25.0}
+    crowds.append(("50 over 25 s x 1 record, lognormal 4", one_record, over))
+    crowds += [(f"20 x 100 records, {name}", batches, {"draw": draw}) for name, draw in LOCKS.items()]
+    rows = [
+        (f"{title}{'' if shared else ', alone'}", summary(make, shared=shared, **options))
+        for title, make, options in crowds
+        for shared in (False, True)
+    ]
+    print(f"\n{'many callers':46}", *(f"{name:>8}" for name in rows[0][1]))
+    for title, row in rows:
+        print(
+            f"{title:46}", *(f"{value:8}" if isinstance(value, int) else f"{value:8.2f}" for value in row.values())
+        )
 
 
 if __name__ == "__main__":

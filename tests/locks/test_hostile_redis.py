@@ -18,7 +18,7 @@ import textwrap
 import threading
 import weakref
 from contextlib import ExitStack, closing, contextmanager, suppress
-from itertools import count
+from itertools import count, product
 
 import pytest
 import redis
@@ -172,7 +172,7 @@ def proxy(server):
 
 # -- messages of any content
 
-words = st.text(max_size=5) | st.sampled_from(["locked", "free", "release", "slot", KEY, "x"])
+words = st.text(max_size=5) | st.sampled_from(["asked", "locked", "free", "release", "need", "slot", KEY, "x"])
 numbers = st.integers() | st.floats() | st.sampled_from([1e308, -1e308, 10**400, -(10**400), 2**63, True])
 values = st.recursive(
     st.none() | numbers | words, lambda inner: st.lists(inner) | st.dictionaries(words, inner), max_leaves=5
@@ -180,10 +180,10 @@ values = st.recursive(
 alike = st.fixed_dictionaries(
     {
         "by": words | values,
-        "kind": st.sampled_from(["locked", "free", "release", "slot"]) | values,
-        "keys": st.lists(words) | values,
+        "kind": st.sampled_from(["asked", "locked", "free", "release", "need", "slot"]) | values,
+        "keys": st.lists(words, max_size=2) | values,
     },
-    optional={"due": numbers | values},
+    optional={"after": numbers | values, "calls": st.lists(numbers | values, max_size=2) | values},
 )
 
 
@@ -193,8 +193,10 @@ def test_messages_of_any_content_are_no_error_and_hold_no_record_for_long(lone, 
     lone.on_message(message)
     lone.heartbeat()
     with lone.mutex:
-        dues = [lock.expires_at() - now() for lock in lone.table.locks.values()]
-    assert all(due <= 5.0 + QUICK["poll"] for due in dues)
+        held = [max(lock.not_before, lone._forgotten_at(lock)) - now() for lock in lone.table.locks.values()]
+        needs = [lock.elsewhere for lock in lone.table.locks.values()]
+    assert all(seconds <= 5.0 + QUICK["poll"] for seconds in held)
+    assert all(0 <= need <= 1e9 for need in needs)
     assert all(isinstance(key, str) for key in lone.table.locks)
 
 
@@ -203,16 +205,18 @@ ODD_MESSAGES = {
     "endless": b'{"by": "x", "kind": "locked", "keys": ["' + b"k" * 1_000_000 + b'"]}',
     "no utf-8": b'{"by": "\xff\xfe", "kind": "locked", "keys": ["o|1"]}',
     "binary": bytes(range(256)),
-    "digits": b'{"by": "x", "kind": "locked", "due": 1' + b"0" * 400 + b', "keys": ["far"]}',
-    "more digits": b'{"by": "x", "kind": "locked", "due": 1' + b"0" * 5000 + b', "keys": ["o|1"]}',
-    "nan": b'{"by": "x", "kind": "locked", "due": NaN, "keys": ["o|1"]}',
-    "infinity": b'{"by": "x", "kind": "locked", "due": -Infinity, "keys": ["o|1"]}',
-    "text": b'{"by": "x", "kind": "locked", "due": "7", "keys": ["o|1"]}',
-    "boolean": b'{"by": "x", "kind": "locked", "due": true, "keys": ["o|1"]}',
-    "null": b'{"by": "x", "kind": "locked", "due": null, "keys": ["o|1"]}',
-    "numbers": b'{"by": "x", "kind": "locked", "due": 7, "keys": [1, null, ["o|1"]]}',
-    "no list": b'{"by": "x", "kind": "locked", "due": 7, "keys": "o|1"}',
-    "nobody": b'{"by": null, "kind": "locked", "due": 7, "keys": ["o|1"]}',
+    "digits": b'{"by": "x", "kind": "locked", "after": 1' + b"0" * 400 + b', "keys": ["far"]}',
+    "more digits": b'{"by": "x", "kind": "locked", "after": 1' + b"0" * 5000 + b', "keys": ["o|1"]}',
+    "nan": b'{"by": "x", "kind": "locked", "after": NaN, "keys": ["o|1"]}',
+    "infinity": b'{"by": "x", "kind": "locked", "after": -Infinity, "keys": ["o|1"]}',
+    "text": b'{"by": "x", "kind": "locked", "after": "7", "keys": ["o|1"]}',
+    "boolean": b'{"by": "x", "kind": "locked", "after": true, "keys": ["o|1"]}',
+    "null": b'{"by": "x", "kind": "locked", "after": null, "keys": ["o|1"]}',
+    "numbers": b'{"by": "x", "kind": "locked", "after": 7, "keys": [1, null, ["o|1"]]}',
+    "no list": b'{"by": "x", "kind": "locked", "after": 7, "keys": "o|1"}',
+    "nobody": b'{"by": null, "kind": "locked", "after": 7, "keys": ["o|1"]}',
+    "too few": b'{"by": "x", "kind": "need", "calls": [], "keys": ["o|1"]}',
+    "uncountable": b'{"by": "x", "kind": "need", "calls": ["many"], "keys": ["o|1"]}',
     "nothing": b"null",
 }
 
@@ -229,7 +233,7 @@ def test_odd_messages_reach_the_listener_and_change_nothing(make, client, eventu
     before = subscribers()
     for message in ODD_MESSAGES.values():
         client.publish(channel, message)
-    client.publish(channel, json.dumps({"by": "x", "kind": "locked", "due": 5000, "keys": [OTHER]}))
+    client.publish(channel, json.dumps({"by": "x", "kind": "locked", "after": 5, "keys": [OTHER]}))
     eventually(lambda: registry.knows([OTHER]))
     assert not registry.knows([KEY])
     assert before <= subscribers()
@@ -284,8 +288,8 @@ def test_a_key_of_another_program_is_left_alone_and_costs_its_record_the_sharing
 
 def test_a_pace_of_another_program_paces_nobody(make, client, waiter_of, soon, caplog):
     registry = make(wake_at_once=1)
-    for kind, put in ODD_KEYS.items():
-        place = name_of(registry, kind, "pace")
+    for what, (kind, put) in product(("pace", "line"), ODD_KEYS.items()):
+        place = name_of(registry, kind, what)
         put(client, place)
         before = client.dump(place)
         waiter = waiter_of(registry)
@@ -334,39 +338,20 @@ def test_a_registry_on_a_client_of_either_kind_shares_as_any_other(make, waiter_
     eventually(lambda: not here and not there)
 
 
-# -- a due instant far ahead
+# -- what holds a record back
 
 
-def claim_of_another(client, registry, seconds, *, key=KEY, px=None):
-    """Have another process hold the claim on a record, due in `seconds`."""
-    due = int((client.time()[0] + seconds) * 1000)
-    client.set(name_of(registry, key), f"{DEAD} {due}", px=px)
+def claim_of_another(client, registry, *, key=KEY, px=None):
+    """Have another process hold the claim on a record."""
+    client.set(name_of(registry, key), DEAD, px=px)
 
 
-AHEAD = [60, 3600, 10**9, 10**25]
-
-
-@both_kinds
-def test_a_claim_due_later_than_any_wait_of_ours_is_taken_over(make, client, waiter_of):
+def test_a_record_that_crm_is_not_to_be_asked_about_for_years_is_asked_about_after_our_longest_wait(
+    make, waiter_of
+):
     registry = make(wait_max=0.1)
-    for seconds in AHEAD:
-        claim_of_another(client, registry, seconds, key=f"o|{seconds}")
-    keys = {f"o|{seconds}" for seconds in AHEAD}
-    waiter = waiter_of(registry)
-    waiter.verdict(locked=keys, free=[])
-    took, going = seconds_of(lambda: waiter.wait(keys, 0.05, now() + 3))
-    assert going == keys
-    assert took < SOON
-    for key in keys:
-        assert client.get(name_of(registry, key)).startswith(registry.link.process.encode())
-    waiter.leave()
-    assert not client.exists(*(name_of(registry, key) for key in keys))
-
-
-def test_messages_about_a_record_due_later_than_any_wait_of_ours_hold_nobody(make, waiter_of):
-    registry = make(wait_max=0.1)
-    for due in ("3600000", "1e308", "1e999", "1" + "0" * 400):
-        registry.on_message(f'{{"by": "{DEAD}", "kind": "locked", "due": {due}, "keys": ["o|{due}"]}}')
+    for after in ("3600", "1e308", "1e999", "1" + "0" * 400):
+        registry.on_message(f'{{"by": "{DEAD}", "kind": "locked", "after": {after}, "keys": ["o|{after}"]}}')
     keys = set(registry.table.locks)
     assert len(keys) == 4
     waiter = waiter_of(registry)
@@ -376,33 +361,35 @@ def test_messages_about_a_record_due_later_than_any_wait_of_ours_hold_nobody(mak
     waiter.leave()
 
 
-def test_a_claim_that_we_could_have_made_holds_and_so_does_one_that_crm_asked_this_call_to_make(make, client):
-    """A call is told by CRM to wait 20 s: that another was told so too is no reason to ask."""
-    registry = make(wait_max=5.0)
-    claim_of_another(client, registry, 4)
-    claim_of_another(client, registry, 19, key=OTHER)
-    keys = [KEY, OTHER]
-    assert set(registry.link.claim(keys, 0.0, 20.0, every=True)) == {KEY, OTHER}
-    assert set(registry.link.claim(keys, 0.0, 5.0, every=False)) == {KEY}
-    registry.link.drop("free", keys)
-
-
-def test_a_call_looks_at_a_claim_with_the_delay_that_crm_asked_of_it(make, client, waiter_of):
-    registry = make(wait_max=0.1, lease=9.0)
-    claim_of_another(client, registry, 4)
+def test_calls_elsewhere_beyond_number_make_nobody_ask_all_the_time(make, waiter_of):
+    registry = make()
     waiter = waiter_of(registry)
     waiter.verdict(locked=[KEY], free=[])
-    assert waiter.wait([KEY], 10.0, now() + 0.25) == frozenset()
-    assert client.get(name_of(registry, KEY)).startswith(DEAD.encode())
+    for calls in ("1e308", "1" + "0" * 400, "-1e308", "7e9"):
+        registry.on_message(f'{{"by": "{DEAD}", "kind": "need", "calls": [{calls}], "keys": ["{KEY}"]}}')
+    assert 0 <= registry.table.locks[KEY].elsewhere <= 1e7
+    assert waiter.wait([KEY], 2.0, now() + 0.4) == frozenset(), "0.6 s is the least"
     waiter.leave()
-    client.delete(name_of(registry, KEY))
+
+
+@both_kinds
+def test_a_claim_holds_for_as_long_as_its_owner_prolongs_it(make, client, waiter_of):
+    registry = make(wait_max=0.1, lease=9.0)
+    claim_of_another(client, registry, px=9000)
+    assert registry.link.claim([OTHER, KEY]) == [KEY]
+    waiter = waiter_of(registry)
+    waiter.verdict(locked=[KEY], free=[])
+    assert waiter.wait([KEY], 0.01, now() + 0.25) == frozenset()
+    assert client.get(name_of(registry, KEY)) in {DEAD, DEAD.encode()}
+    waiter.leave()
+    client.delete(name_of(registry, KEY), name_of(registry, OTHER))
 
 
 def test_a_claim_that_nobody_prolongs_ends_with_its_lease_whatever_its_time_to_live(make, client, waiter_of):
     """As after a failover to a server whose clock is an hour behind, the owner having died."""
     registry = make(wait_max=0.2, lease=0.2)
-    claim_of_another(client, registry, -10)
-    claim_of_another(client, registry, -10, key=OTHER, px=3_600_000)
+    claim_of_another(client, registry)
+    claim_of_another(client, registry, key=OTHER, px=3_600_000)
     waiter = waiter_of(registry)
     waiter.verdict(locked=[KEY, OTHER], free=[])
     took, going = seconds_of(lambda: waiter.wait([KEY, OTHER], 0.05, now() + 3))
@@ -662,7 +649,7 @@ def test_a_server_that_is_no_redis_is_done_without(crm, call, together):
 
 
 REPLIES = [
-    [1],
+    [0],
     [1, 2, 3],
     [7, 7],
     ["x", 7],

@@ -96,7 +96,9 @@ def test_four_processes_of_ten_threads_share_one_lock(start_worker, crm):
     assert crm.calls <= 40 + 40 + 20, "first refusals, writes, and the probes of one"
 
 
-def test_kill_9_of_the_leader_frees_the_probe(start_worker, redis_registry, crm, waiter_of, eventually):
+def test_kill_9_of_a_process_that_needs_a_record_leaves_the_others_their_own_schedule(
+    start_worker, redis_registry, crm, waiter_of, eventually
+):
     crm.lock(KEY)
     victim = start_worker("victim", 1)
     registry = redis_registry()
@@ -105,8 +107,20 @@ def test_kill_9_of_the_leader_frees_the_probe(start_worker, redis_registry, crm,
     victim.kill()
     victim.wait()
     waiter = waiter_of(registry)
-    assert waiter.wait([KEY], 15.0, SystemClock().now() + 15) == {KEY}
+    assert waiter.wait([KEY], 0.3, SystemClock().now() + 15) == {KEY}
     waiter.leave()
+
+
+def test_kill_9_of_the_one_that_asks_frees_the_question(redis_registry, waiter_of, soon):
+    """A process that dies takes nothing back: here, one that sends no heartbeats."""
+    dead, alive = redis_registry(), redis_registry()
+    first, second = waiter_of(dead), waiter_of(alive)
+    first.verdict(locked=[KEY], free=[])
+    assert first.wait([KEY], 0.01, soon) == {KEY}
+    dead.close()
+    second.verdict(locked=[KEY], free=[])
+    assert second.wait([KEY], 0.01, soon) == {KEY}
+    second.leave()
 
 
 def test_kill_9_of_woken_calls_frees_their_slots(redis_registry, waiter_of, soon):
@@ -141,49 +155,103 @@ def test_a_refusal_is_known_elsewhere_and_so_is_its_end(redis_registry, waiter_o
     eventually(lambda: not here and not there)
 
 
-def test_a_leader_that_leaves_hands_the_probe_to_another_process(
+def test_one_that_asks_and_leaves_without_an_answer_holds_up_no_other_process(
     redis_registry, waiter_of, eventually, together, soon
 ):
     here, there = redis_registry(poll=30.0), redis_registry(poll=30.0)
     leader, follower = waiter_of(here), waiter_of(there)
     leader.verdict(locked=[KEY], free=[])
+    assert leader.wait([KEY], 0.01, soon) == {KEY}
+    eventually(lambda: there.knows([KEY]) and there.table.locks[KEY].asker is there.remote)
 
-    def probe():
-        leader.wait([KEY], 100.0, soon)
+    def leave():
+        follower.asleep()
         leader.leave()
 
     def follow():
-        eventually(lambda: there.knows([KEY]))
-        threading.Thread(
-            target=lambda: (eventually(lambda: there.table.locks[KEY].queue), leader.interrupt())
-        ).start()
-        there.table.locks[KEY].due = SystemClock().now() + 0.2
-        got = follower.wait([KEY], 0.1, soon)
+        got = follower.wait([KEY], 0.05, soon)
         follower.leave()
         return got
 
-    assert together(probe, follow)[1] == {KEY}
+    assert together(leave, follow)[1] == {KEY}
 
 
-def test_without_messages_followers_poll(redis_registry, waiter_of, eventually, together, soon):
+def test_without_messages_followers_ask_redis_before_they_ask_crm(redis_registry, waiter_of, together, soon):
     here, there = redis_registry(), redis_registry()
     there.on_message = len
     leader, follower = waiter_of(here), waiter_of(there)
-    follower.verdict(locked=[KEY], free=[])
-    leader.verdict(locked=[KEY], free=[])
+    for waiter in (leader, follower):
+        waiter.verdict(locked=[KEY], free=[])
+    assert leader.wait([KEY], 0.01, soon) == {KEY}
 
-    def probe():
-        assert leader.wait([KEY], 0.1, soon)
+    def answer():
+        follower.asleep()
+        SystemClock().wait(threading.Event(), 0.15)
+        order.append("answer")
         leader.verdict(locked=[], free=[KEY])
         leader.leave()
 
     def follow():
-        eventually(lambda: KEY in here.claims)
-        got = follower.wait([KEY], 0.2, soon)
+        got = follower.wait([KEY], 0.02, soon)
+        order.append("question")
         follower.leave()
         return got
 
-    assert together(probe, follow)[1] == {KEY}
+    order = []
+    assert together(answer, follow)[1] == {KEY}
+    assert order == ["answer", "question"]
+
+
+def test_the_calls_of_all_processes_count_without_a_command_for_each(redis_registry, waiter_of, eventually, soon):
+    here, there = redis_registry(), redis_registry()
+    told = []
+    tell = there.link.tell
+    there.link.tell = lambda needs: (told.append(dict(needs)) if needs else None, tell(needs))
+    leader = waiter_of(here)
+    leader.verdict(locked=[KEY], free=[])
+    eventually(lambda: there.knows([KEY]))
+    followers = [waiter_of(there) for _ in range(64)]
+    deadline = SystemClock().now() + 0.3
+    waits = [threading.Thread(target=one.wait, args=([KEY], 100.0, deadline)) for one in followers]
+    for wait in waits:
+        wait.start()
+    eventually(lambda: here.table.locks[KEY].elsewhere >= 32)
+    assert len(told) <= 7
+    for wait, follower in zip(waits, followers, strict=True):
+        wait.join()
+        follower.leave()
+    eventually(lambda: here.table.locks[KEY].elsewhere == 0)
+    assert len(told) <= 14
+    leader.leave()
+    eventually(lambda: not here and not there)
+
+
+def test_calls_that_need_a_record_elsewhere_make_the_leader_ask_sooner(
+    redis_registry, waiter_of, eventually, together, soon
+):
+    here, there = redis_registry(), redis_registry()
+    leader, followers = waiter_of(here), [waiter_of(there) for _ in range(8)]
+    leader.verdict(locked=[KEY], free=[])
+
+    def lead():
+        began = SystemClock().now()
+        got = leader.wait([KEY], 3.0, soon)
+        leader.verdict(locked=[], free=[KEY])
+        leader.leave()
+        return got, SystemClock().now() - began
+
+    def follow(one):
+        leader.asleep()
+        eventually(lambda: there.knows([KEY]) or not here)
+        got = one.wait([KEY], 60.0, soon)
+        one.verdict(locked=[], free=[KEY])
+        one.leave()
+        return got
+
+    (got, took), *others = together(lead, *(lambda one=one: follow(one) for one in followers))
+    assert got == {KEY}
+    assert took < 1.6, "3 s for one call, 1 s for nine"
+    assert others == [{KEY}] * 8
 
 
 def test_two_processes_never_probe_one_record_at_once(redis_registry, crm, call, together):
@@ -212,8 +280,14 @@ def test_two_processes_never_probe_one_record_at_once(redis_registry, crm, call,
     assert max(most) == 1
 
 
-def test_slots_are_counted_over_all_processes(redis_registry, waiter_of, together, soon):
-    here, there = redis_registry(wake_at_once=1), redis_registry(wake_at_once=1)
+@pytest.mark.parametrize("options", [{"poll": 30.0, "lease": 30.0}, {"lease": 0.06}], ids=["pushed", "not heard"])
+def test_slots_are_counted_over_all_processes_and_go_to_the_first_in_line(
+    redis_registry, waiter_of, together, soon, options
+):
+    """Whoever releases one gives it away. A message that does not arrive costs a heartbeat."""
+    here, there = redis_registry(wake_at_once=1, **options), redis_registry(wake_at_once=1, **options)
+    if options["lease"] < 1:
+        here.on_message = there.on_message = len
     awake, most = set(), []
 
     def run(waiter):
@@ -228,6 +302,8 @@ def test_slots_are_counted_over_all_processes(redis_registry, waiter_of, togethe
     waiters = [waiter_of(one) for one in (here, there) * 6]
     together(*(lambda one=one: run(one) for one in waiters))
     assert most == [1] * 12
+    assert not here.slots
+    assert not here.awaiting_slot
 
 
 def test_every_key_has_a_time_to_live_and_goes_with_its_call(redis_registry, server, waiter_of, soon):
@@ -246,25 +322,21 @@ def test_every_key_has_a_time_to_live_and_goes_with_its_call(redis_registry, ser
         assert not list(client.scan_iter(prefix + "*"))
 
 
-def test_the_heartbeat_keeps_a_long_probe(redis_registry, server, waiter_of, soon, eventually):
+def test_the_heartbeat_keeps_a_long_question(redis_registry, server, waiter_of, soon, eventually):
     registry = redis_registry(prefix="heartbeat:", lease=0.1)
     waiter = waiter_of(registry)
     waiter.verdict(locked=[KEY], free=[])
-    waiting = threading.Thread(target=waiter.wait, args=([KEY], 100.0, soon))
-    waiting.start()
+    assert waiter.wait([KEY], 0.01, soon) == {KEY}, "and has no answer for a while"
     with redis.Redis.from_url(server.url) as client:
-        eventually(lambda: client.exists("heartbeat:lock:o|1"))
         lifetimes = []
         eventually(lambda: lifetimes.append(client.pttl("heartbeat:lock:o|1")) or len(lifetimes) > 60)
     assert min(lifetimes) > 0, "60 looks take longer than the lease"
-    waiter.interrupt()
-    waiting.join()
     waiter.leave()
 
 
 def test_a_lock_of_a_process_that_died_is_forgotten(redis_registry, waiter_of, eventually):
-    here, there = redis_registry(), redis_registry()
-    here.on_message(b'{"by": "x", "kind": "locked", "due": 10, "keys": ["o|1"]}')
+    here, there = redis_registry(wait_max=0.1), redis_registry()
+    here.on_message(b'{"by": "x", "kind": "locked", "calls": [1], "keys": ["o|1"]}')
     assert here.knows([KEY])
     eventually(lambda: not here)
     assert not there
