@@ -90,6 +90,7 @@ class Crowd:
         self.events, self.order = [], itertools.count()
         self.table = LockTable(10, 10_000, 30.0)
         self.unlocks, self.needs, self.came, self.writes, self.ends = {}, {}, {}, {}, {}
+        self.sends = []
 
     def at(self, instant, action):
         heapq.heappush(self.events, (max(instant, self.now), next(self.order), action))
@@ -169,6 +170,7 @@ class Caller:
     def send(self, keys):
         crowd, self.waiting = self.crowd, False
         crowd.calls += 1
+        crowd.sends.append(crowd.now)
         crowd.flying += 1
         crowd.most_flying = max(crowd.most_flying, crowd.flying)
         half = crowd.random.uniform(0.5, 1.5) * crowd.latency / 2
