@@ -4,7 +4,7 @@ To ask costs a call, worth `c`. If `n` calls wait and one of them asks every `t`
 `c / t + n * t / 2`, which is least at `t = sqrt(2 * c / n)`. A lone call waits its own delay `d`: `c = d**2 / 2`,
 and `n` calls ask once `n * t**2 = d**2`, hence every `d / sqrt(n)`. Several records are asked about together once
 their `n * t**2` add up to `d**2`. A call that needs `m` records is `1 / m` of a call for each of them.
-Lower bound: 0.6 s, or `d` if that is shorter; an answer takes about 0.2 s, and nobody gains by asking during it.
+Lower bound: `d / 4.5`, but 0.5 s at least, as an answer takes about 0.2 s; or `d` itself if that is shorter.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SHORTEST: Final = 0.6
+_MOST_OFTEN: Final = 4.5
+"""How many times as often as a lone call many calls ask. A share of `d`, as `d` is random: else all hosts, who hear
+of a refusal in the same instant, would ask in the same instant too."""
+_SHORTEST: Final = 0.5
 """Seconds, at least, between two questions, unless a lone call waits less."""
 
 
@@ -42,4 +45,4 @@ def due(delay: float, start: float, records: Iterable[tuple[float, float]]) -> f
 
 def shortest(delay: float) -> float:
     """Return the shortest time between two questions, and for which an answer under way is awaited."""
-    return min(delay, _SHORTEST)
+    return min(delay, max(_SHORTEST, delay / _MOST_OFTEN))

@@ -11,11 +11,12 @@ In Redis, all under `prefix`:
 * `lock:<origin|id>`, a string: the process that asks CRM about the record. It lives for `lease` seconds, and the
   owner's heartbeat renews it: after a `kill -9` it soon expires.
 * `pace:<origin>`, a sorted set: the calls that an unlock woke, each with the end of its lease. `line:<origin>`,
-  another: those that wait for a slot, first come, first served. Whoever releases a slot gives it to the first.
+  another: those that wait for a slot, first come, first served. Whoever releases a slot gives it to the first whose
+  process lives, as `alive:<process>` tells, a string that expires with the `lease`.
 * channel `news`: `asked`, `locked`, `free`, `release` (of a claim), `need` (how many more calls need a record here:
-  told when that has doubled, so that all waiters count without a command for each), `slot` (who got one). Messages
-  only speed things up: a question of another process is awaited for `poll` seconds, then Redis is asked again; and
-  each heartbeat asks for slots.
+  told when that has doubled, so that all waiters count without a command for each). Channel `news:<process>`:
+  `slot` (a call got one). Messages only speed things up: a question of another process is awaited for `poll`
+  seconds, then Redis is asked again; and each heartbeat asks for slots.
 
 Every command that reads and writes is one Lua script, hence atomic. Durations are relative, and the instants of
 slots come from the server's `TIME`: the clocks of hosts do not matter. One Redis server or a failover pair, not a
@@ -227,6 +228,10 @@ class RedisLockRegistry(MemoryLockRegistry):
         self.link.renew(asked)
         for origin, calls in slots.items():
             self.on_slots(self.link.take_slots(origin, calls, self.limit))
+            with self.mutex:
+                left = [call for call in calls if call not in self.slots]
+            for call in left:  # meanwhile: it must not have a slot again, or be in line
+                self.on_slots(self.link.release_slot(origin, call, self.limit))
 
     def _forgotten_at(self, lock: Lock) -> float:
         return lock.asked_at + self.wait_max + self.remote.verdict_timeout
@@ -293,13 +298,15 @@ class RedisWaiter(SharedWaiter):
         """Report CRM's answer to keys that this call sent, to other processes too; see :meth:`Waiter.verdict`."""
         registry, locks = self._registry, self._table.locks
         with self._mutex:
-            known = dict.fromkeys((key for key in free if key in locks), 0.0)
-            news = [key for key in locked if key not in locks or locks[key].free or key in registry.claims]
+            known = dict.fromkeys((key for key in free if key in locks and not locks[key].free), 0.0)
+            claimed = self._pop_claims()
+            news = [key for key in locked if key not in locks or locks[key].free or key in claimed]
             self._table.verdict(self._caller, locked, free, self._clock.now(), retry_after)
-            for key in [*known, *news]:
+            for key in known:
                 registry.claims.pop(key, None)
             changes = registry.untold((key, locks[key]) for key in news if key in locks)
         self._release_slot()
+        self._link.drop("release", {key: 0.0 for key in claimed if key not in known and key not in news})
         self._link.drop("free", known)
         self._link.drop("locked", {key: changes.get(key, 0.0) for key in news}, retry_after)
 

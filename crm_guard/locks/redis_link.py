@@ -44,8 +44,9 @@ class RedisLink:
         self, client: Any, prefix: str, *, lease: float, timeout: float, clock: Clock, owned: bool
     ) -> None:
         self.client, self.prefix, self.clock, self.timeout = client, prefix, clock, timeout
-        self.channel = prefix + "news"
         self.process = uuid.uuid4().hex
+        self.channel = prefix + "news"
+        self.channels = (self.channel, f"{self.channel}:{self.process}")
         self.up = False
         self.owned = owned
         self._closing = False
@@ -83,15 +84,14 @@ class RedisLink:
             message = make_message(self.process, "need", needs, needs.values(), 0.0)
             self._attempt(partial(self.client.publish, self.channel, message))
 
-    def take_slots(self, origin: str, calls: Sequence[str], limit: int) -> list[str]:
-        """Take or keep one of `limit` slots of `origin` for each of `calls`, or line up; return who has one."""
-        found = self._attempt(partial(self._take_slots, origin, calls, limit))
-        return list(calls) if found is None else found
+    def take_slots(self, origin: str, calls: Sequence[str], limit: int) -> set[str]:
+        """Keep or take one of `limit` slots of `origin` for each of `calls`, or line up; return who has one."""
+        found = self._attempt(partial(self._on_slots, "take", origin, limit, calls))
+        return set(calls) if found is None else found
 
-    def release_slot(self, origin: str, call: str, limit: int) -> list[str]:
-        """Release a slot, or leave the line; return the calls, of whichever process, that got one by that."""
-        terms = (limit, self._lease, call, self.process, self.channel)
-        return [_text(name) for name in self._attempt(partial(self._on_slots, "give", origin, *terms)) or ()]
+    def release_slot(self, origin: str, call: str, limit: int) -> set[str]:
+        """Release a slot, or leave the line; return the calls of this process that got one by that."""
+        return self._attempt(partial(self._on_slots, "give", origin, limit, [call])) or set()
 
     def expect_failures(self) -> None:
         """Do not report failures from now on: the connections are about to be closed."""
@@ -155,14 +155,13 @@ class RedisLink:
     def _claim(self, names: list[str]) -> list[str]:
         return _chosen(names, self._on_locks("claim", names, self._lease, self.channel, *names))
 
-    def _take_slots(self, origin: str, calls: Sequence[str], limit: int) -> list[str]:
-        return _chosen(calls, self._on_slots("take", origin, limit, self._lease, *calls))
-
     def _on_locks(self, script: str, names: Iterable[str], *args: Any) -> Any:
         return self._eval(script, [f"{self.prefix}lock:{name}" for name in names], self.process, *args)
 
-    def _on_slots(self, script: str, origin: str, *args: Any) -> Any:
-        return self._eval(script, [f"{self.prefix}{kind}:{origin}" for kind in ("pace", "line")], *args)
+    def _on_slots(self, script: str, origin: str, limit: int, calls: Sequence[str]) -> set[str]:
+        terms = (limit, self._lease, f"{self.prefix}alive:", self.channel, self.process)
+        found = self._eval(script, [f"{self.prefix}{kind}:{origin}" for kind in ("pace", "line")], *terms, *calls)
+        return {name if isinstance(name, str) else name.decode() for name in found}
 
     def _eval(self, script: str, keys: list[str], *args: Any) -> Any:
         return self._scripts[script](keys=keys, args=args)
@@ -184,7 +183,3 @@ def _chosen(names: Sequence[str], indices: Any) -> list[str]:
     if not all(1 <= index <= len(names) for index in indices):
         raise ValueError(indices)
     return [names[index - 1] for index in indices]
-
-
-def _text(name: str | bytes) -> str:
-    return name if isinstance(name, str) else name.decode(errors="replace")

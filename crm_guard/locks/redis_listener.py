@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from crm_guard.locks.workers import WorkerPool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from crm_guard.locks.redis_link import RedisLink
 
@@ -35,16 +35,16 @@ class Target(Protocol):
 
 
 class Subscription:
-    """The subscription to a channel. Blocks; used by one thread at a time."""
+    """The subscription to some channels. Blocks; used by one thread at a time."""
 
-    def __init__(self, client: Any, channel: str) -> None:
-        self._client, self._channel = client, channel
+    def __init__(self, client: Any, channels: Collection[str]) -> None:
+        self._client, self._channels = client, channels
         self._pubsub: Any = None
 
     def open(self) -> None:
         """Subscribe."""
         self._pubsub = self._client.pubsub(ignore_subscribe_messages=True)
-        self._pubsub.subscribe(self._channel)
+        self._pubsub.subscribe(*self._channels)
         connection = self._pubsub.connection
         # As bytes, whatever the client is set to: redis-py's own parser never gets past what it cannot decode.
         connection.read_response = partial(connection.read_response, disable_decoding=True)
@@ -83,7 +83,7 @@ class Listener:
         self.tried = threading.Event()
         self._target, self._link, self._stop = weakref.ref(target), link, stop
         self._clock, self._timeout = link.clock, link.timeout
-        self._subscription = partial(Subscription, link.client, link.channel)
+        self._subscription = partial(Subscription, link.client, link.channels)
         self._retry_after, self._heartbeat_interval = times["retry_after"], times["lease"] / 3
         self._reader = WorkerPool(1)
 

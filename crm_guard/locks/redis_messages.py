@@ -23,7 +23,7 @@ class Message(NamedTuple):
         process: Who published it.
         kind: `asked`, `locked`, `free`, `release` (of a question without an answer), `need` or `slot`; others may
             follow.
-        keys: Records; for `slot` the calls that got one.
+        keys: Records; for `slot` the call that got one.
         calls: For each record, by how many more (or fewer) calls the process needs it than it told before.
         after: Seconds for which CRM asked not to ask again.
     """

@@ -63,72 +63,76 @@ return #KEYS
 )
 
 # KEYS: the slots of an origin and the line for them, two sorted sets: calls by the end of their lease, and by the
-# instant of their coming, in ms on the server's clock. Other programs' keys of these names are left alone.
-# A slot that ends later than a lease from now is not counted: it stems from a server whose clock was ahead.
+# instant of their coming, in ms on the server's clock.
+# ARGV: limit, lease (ms), prefix of `alive`, channel, process, then calls.
+# `serve` gives free slots to the first in line, and tells their processes; it drops calls of processes that are no
+# more. A slot that ends later than a lease from now is not counted: it stems from a server whose clock was ahead.
 _SLOTS: Final = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local limit, lease, alive, channel, me = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local slots, line = KEYS[1], KEYS[2]
 local function is_ours(key)
   local kind = redis.call('TYPE', key).ok
   return kind == 'zset' or kind == 'none'
 end
-local function vacant(limit, lease)
-  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-  return limit - redis.call('ZCOUNT', KEYS[1], now, now + lease)
-end
-local function hold(call, lease)
-  redis.call('ZADD', KEYS[1], now + lease, call)
-  redis.call('PEXPIRE', KEYS[1], lease * 2)
+local ours = is_ours(slots) and is_ours(line)
+local function serve()
+  redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
+  local free, mine = limit - redis.call('ZCOUNT', slots, now, now + lease), {}
+  while free > 0 do
+    local call = redis.call('ZRANGE', line, 0, 0)[1]
+    if not call then break end
+    redis.call('ZREM', line, call)
+    local process = string.match(call, '^[^:]*')
+    if process == me or redis.call('EXISTS', alive .. process) == 1 then
+      redis.call('ZADD', slots, now + lease, call)
+      free = free - 1
+      if process == me then
+        mine[#mine + 1] = call
+      else
+        redis.call('PUBLISH', channel .. ':' .. process, cjson.encode({by = me, kind = 'slot', keys = {call}}))
+      end
+    end
+  end
+  redis.call('PEXPIRE', slots, lease * 2)
+  return mine
 end
 """
 
-# ARGV: limit, lease (ms), then calls, each of which gets a slot, or is put in line, or keeps what it has.
-# Returns the indices of those with a slot.
+# Each of the calls keeps its slot, or keeps its place in line, or lines up.
+# Returns the calls of the process that have a slot now.
 TAKE_SLOTS: Final = (
     _SLOTS
     + """
-local limit, lease, got = tonumber(ARGV[1]), tonumber(ARGV[2]), {}
-local ours = is_ours(KEYS[1]) and is_ours(KEYS[2])
-for i = 3, #ARGV do
-  local free = ours and vacant(limit, lease) or 1
-  if not ours then
-    got[#got + 1] = i - 2
-  elseif redis.call('ZSCORE', KEYS[1], ARGV[i]) then
-    hold(ARGV[i], lease)
-    got[#got + 1] = i - 2
-  else
-    redis.call('ZADD', KEYS[2], 'NX', now, ARGV[i])
-    if redis.call('ZRANK', KEYS[2], ARGV[i]) < free then
-      redis.call('ZREM', KEYS[2], ARGV[i])
-      hold(ARGV[i], lease)
-      got[#got + 1] = i - 2
-    else
-      redis.call('PEXPIRE', KEYS[2], lease * 2)
-    end
-  end
+local calls = {}
+for i = 6, #ARGV do calls[#calls + 1] = ARGV[i] end
+if not ours then return calls end
+redis.call('SET', alive .. me, 1, 'PX', lease)
+local has_slot, kept, rest = {}, {}, {}
+for _, call in ipairs(redis.call('ZRANGE', slots, 0, -1)) do has_slot[call] = true end
+for _, call in ipairs(calls) do
+  local args = has_slot[call] and kept or rest
+  args[#args + 1] = has_slot[call] and now + lease or now
+  args[#args + 1] = call
 end
+if #kept > 0 then redis.call('ZADD', slots, unpack(kept)) end
+if #rest > 0 then redis.call('ZADD', line, 'NX', unpack(rest)) end
+local got = serve()
+for i = 2, #kept, 2 do got[#got + 1] = kept[i] end
+redis.call('PEXPIRE', line, lease * 2)
 return got
 """
 )
 
-# ARGV: limit, lease (ms), call, process, channel.
-# Gives the slot of the call to the first in line; returns and publishes who got one.
+# The call releases its slot, or its place in line.
+# Returns the calls of the process that got one.
 GIVE_SLOT: Final = (
     _SLOTS
     + """
-local lease, next = tonumber(ARGV[2]), {}
-if not (is_ours(KEYS[1]) and is_ours(KEYS[2])) then return next end
-redis.call('ZREM', KEYS[2], ARGV[3])
-redis.call('ZREM', KEYS[1], ARGV[3])
-local free = vacant(tonumber(ARGV[1]), lease)
-if free > 0 then next = redis.call('ZRANGE', KEYS[2], 0, free - 1) end
-for _, call in ipairs(next) do
-  redis.call('ZREM', KEYS[2], call)
-  hold(call, lease)
-end
-if #next > 0 then
-  redis.call('PUBLISH', ARGV[5], cjson.encode({by = ARGV[4], kind = 'slot', keys = next}))
-end
-return next
+if not ours then return {} end
+redis.call('ZREM', line, ARGV[6])
+redis.call('ZREM', slots, ARGV[6])
+return serve()
 """
 )

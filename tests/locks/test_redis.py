@@ -134,6 +134,69 @@ def test_kill_9_of_woken_calls_frees_their_slots(redis_registry, waiter_of, soon
     waiter.leave()
 
 
+def test_kill_9_of_a_process_whose_calls_stand_in_line_stops_no_other(redis_registry, waiter_of, together, soon):
+    """It is no longer given slots, or nobody would be left to give them on."""
+    dead, alive = redis_registry(wake_at_once=2), redis_registry(wake_at_once=2)
+    dead.link.take_slots("o", [f"{dead.link.process}:{number}" for number in range(40)], 2)
+    dead.close()
+
+    def go(waiter):
+        got = waiter.wait([KEY], 1.0, soon)
+        waiter.verdict(locked=[], free=[KEY])
+        waiter.leave()
+        return got
+
+    began = SystemClock().now()
+    waiters = [waiter_of(alive) for _ in range(6)]
+    assert together(*(lambda one=one: go(one) for one in waiters)) == [{KEY}] * 6
+    assert SystemClock().now() - began < 4 * 0.3, "about a lease, not one for each that is dead"
+
+
+def test_a_call_that_leaves_during_a_heartbeat_gets_no_slot_back(redis_registry, waiter_of, server, soon):
+    registry = redis_registry(lease=9.0)
+    waiter = waiter_of(registry)
+    assert waiter.wait([KEY], 1.0, soon) == {KEY}
+    take = registry.link.take_slots
+
+    def leave_then_take(*args):
+        waiter.leave()
+        return take(*args)
+
+    registry.link.take_slots = leave_then_take
+    registry.heartbeat()
+    with redis.Redis.from_url(server.url) as client:
+        assert not client.exists(f"{registry._prefix}pace:o", f"{registry._prefix}line:o")
+
+
+def test_a_refusal_to_a_newcomer_leaves_the_claim_of_another_call(redis_registry, waiter_of, server, soon):
+    registry = redis_registry()
+    leader, newcomer = waiter_of(registry), waiter_of(registry)
+    leader.verdict(locked=[KEY], free=[])
+    assert leader.wait([KEY], 0.01, soon) == {KEY}
+    newcomer.verdict(locked=[KEY], free=[])
+    with redis.Redis.from_url(server.url) as client:
+        assert client.exists(f"{registry._prefix}lock:{KEY}")
+    newcomer.leave()
+    leader.verdict(locked=[KEY], free=[])
+    with redis.Redis.from_url(server.url) as client:
+        assert not client.exists(f"{registry._prefix}lock:{KEY}")
+    leader.leave()
+
+
+def test_an_unlock_is_told_once_however_many_calls_profit(redis_registry, waiter_of, soon):
+    registry = redis_registry()
+    waiters = [waiter_of(registry) for _ in range(5)]
+    told, drop = [], registry.link.drop
+    registry.link.drop = lambda kind, needs, *rest: (told.append(kind) if needs else None, drop(kind, needs, *rest))
+    for waiter in waiters:
+        waiter.verdict(locked=[KEY], free=[])
+    for waiter in waiters:
+        waiter.verdict(locked=[], free=[KEY])
+    assert told == ["locked", "free"]
+    for waiter in waiters:
+        waiter.leave()
+
+
 def test_a_refusal_is_known_elsewhere_and_so_is_its_end(redis_registry, waiter_of, eventually, together, soon):
     here, there = redis_registry(poll=30.0), redis_registry(poll=30.0)
     leader, follower = waiter_of(here), waiter_of(there)
@@ -315,11 +378,11 @@ def test_every_key_has_a_time_to_live_and_goes_with_its_call(redis_registry, ser
     assert other.wait(["o|2"], 0.02, soon)
     with redis.Redis.from_url(server.url) as client:
         keys = {key.decode(): client.pttl(key) for key in client.scan_iter(prefix + "*")}
-        assert set(keys) == {"mine:lock:o|1", "mine:pace:o"}
+        assert set(keys) == {"mine:lock:o|1", "mine:pace:o", f"mine:alive:{registry.link.process}"}
         assert all(0 < millis <= 600 for millis in keys.values())
         waiter.leave()
         other.leave()
-        assert not list(client.scan_iter(prefix + "*"))
+        assert list(client.scan_iter(prefix + "*")) in ([], [f"mine:alive:{registry.link.process}".encode()])
 
 
 def test_the_heartbeat_keeps_a_long_question(redis_registry, server, waiter_of, soon, eventually):
