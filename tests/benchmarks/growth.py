@@ -19,7 +19,7 @@ command takes effect at once; 1 ms later its call goes on, and its messages arri
 - *looks*: how often a call asked the rules whether it may go.
 - *bytes*: memory of the rules for each waiting call.
 - *commands*: those that scripts run, and what is published outside of scripts, per call needed. *scripts*: how many
-  of them. *news*: messages that each process receives, per call needed.
+  of them. *news*: messages that arrive in a process, per call needed and process.
 - *us*: microseconds of CPU time per call needed, of all processes and of the simulation itself.
 
 Nobody may be lost, or write twice, and nothing may be left in the tables and in Redis: all of that is asserted.
@@ -172,13 +172,17 @@ class StandIn:
         seconds, rest = divmod(self.milliseconds(), 1000)
         return self.lua.table_from([str(seconds), str(rest * 1000)])
 
+    def on_exists(self, key):
+        return int(self.value(key) is not None)
+
     def on_zadd(self, key, *args):
-        *flags, score, member = args
-        assert flags in ([], ["NX"])
+        flags, pairs = args[: len(args) % 2], args[len(args) % 2 :]
+        assert flags in ((), ("NX",))
         if self.value(key) is None:
             self.values[key] = SortedSet()
-        if not (flags and member in self.values[key].scores):
-            self.values[key].add(member, float(score))
+        for score, member in zip(pairs[::2], pairs[1::2], strict=True):
+            if not (flags and member in self.values[key].scores):
+                self.values[key].add(member, float(score))
 
     def on_zrem(self, key, member):
         removed = self.members(key).remove(member)
@@ -186,16 +190,9 @@ class StandIn:
             self.on_del(key)
         return int(removed)
 
-    def on_zscore(self, key, member):
-        score = self.members(key).scores.get(member)
-        return False if score is None else str(score)
-
-    def on_zrank(self, key, member):
-        found = self.members(key)
-        return bisect_left(found.order, (found.scores[member], member)) if member in found.scores else False
-
     def on_zrange(self, key, first, last):
-        return self.lua.table_from([member for _, member in self.members(key).order[int(first) : int(last) + 1]])
+        found = self.members(key).order[int(first) : None if int(last) == -1 else int(last) + 1]
+        return self.lua.table_from([member for _, member in found])
 
     def on_zcount(self, key, least, most):
         first, end = self.members(key).span(float(least), float(most))
@@ -208,8 +205,7 @@ class StandIn:
             self.on_zrem(key, member)
 
     def on_publish(self, channel, message):
-        self.messages += 1
-        self.clock.at(self.clock.instant + REDIS_TAKES, partial(self.deliver, message))
+        self.clock.at(self.clock.instant + REDIS_TAKES, partial(self.deliver, channel, message))
 
 
 def plain(found):
@@ -232,6 +228,7 @@ class Process(RedisLockRegistry):
     def reset(self):
         super().reset()
         self.link.process = f"{self.number:032x}"
+        self.link.channels = (self.link.channel, f"{self.link.channel}:{self.link.process}")
         self.link._attempt = lambda command: command()
         self.link.up = True
 
@@ -252,9 +249,11 @@ class Scene:
         self.sent = self.firsts = self.probes = self.looks = self.flying = self.most_flying = 0
         self.writes, self.added, self.last_end = {}, [], 0.0
 
-    def deliver(self, message):
+    def deliver(self, channel, message):
         for registry in self.registries:
-            registry.on_message(message)
+            if channel in registry.link.channels:
+                self.redis.messages += 1
+                registry.on_message(message)
 
     def beat(self, registry):
         registry.heartbeat()
@@ -420,7 +419,7 @@ def row(size, at_once, seeds, *, over_redis):
     found = [hosts, size, at_once, calls, probes, probes / math.sqrt(size), firsts, statistics.mean(added)]
     found += [added[math.ceil(0.95 * len(added)) - 1], last, max(s.most_flying for s in scenes), looks / size]
     if over_redis:
-        each = [(s.redis.commands, s.redis.scripts, s.redis.messages) for s in scenes]
+        each = [(s.redis.commands, s.redis.scripts, s.redis.messages / hosts) for s in scenes]
         found += [sum(values) / size / seeds for values in zip(*each, strict=True)]
     else:
         found.append(bytes_per_call(size))

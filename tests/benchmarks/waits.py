@@ -170,7 +170,7 @@ class Caller:
     def send(self, keys):
         crowd, self.waiting = self.crowd, False
         crowd.calls += 1
-        crowd.sends.append(crowd.now)
+        crowd.sends.append((crowd.now, self.name))
         crowd.flying += 1
         crowd.most_flying = max(crowd.most_flying, crowd.flying)
         half = crowd.random.uniform(0.5, 1.5) * crowd.latency / 2

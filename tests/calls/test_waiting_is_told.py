@@ -175,7 +175,7 @@ class TestACallOnARecordThatIsKnownToBeLocked:
 
     def test_is_told_again_each_time_that_it_lasts_twice_as_long(self, stepped_crm, steps):
         registry, lead = MemoryLockRegistry(), stepped_crm.add_record("Leads", locked_for=1000.0)
-        patient = {"attempts": 1000, "timeout": 1000.0}
+        patient = {"attempts": 1000, "timeout": 9000.0}
         first = Writer(stepped_crm, steps, registry, lead, **patient)
         first.heard("waiting")
         second = Writer(stepped_crm, steps, registry, lead, wait_initial=1000.0, wait_max=1000.0, **patient)
@@ -193,6 +193,22 @@ class TestACallOnARecordThatIsKnownToBeLocked:
         assert 3 <= len(told) <= 5, "and not at each of the two dozen rounds"
         for before, after in pairwise(told):
             assert after.waited >= 2 * (before.waited + before.delay)
+
+
+def test_two_calls_share_the_questions_and_so_their_attempts(stepped_crm, steps):
+    """They ask in turn, every 2.1 s. If one of them did, its four sends would be spent before the lock ends."""
+    registry, lead = MemoryLockRegistry(), stepped_crm.add_record("Leads", locked_for=8.0)
+    first = Writer(stepped_crm, steps, registry, lead, attempts=4)
+    first.heard("waiting")
+    second = Writer(stepped_crm, steps, registry, lead, attempts=4)
+    second.heard("waiting")
+    for refused in range(2, 6):
+        steps.pass_on(3.0 / 2**0.5 + 0.001, sleepers=2)
+        if refused < 5:
+            first.heard("waiting", 1 + refused // 2)
+            second.heard("waiting", 1 + (refused - 1) // 2)
+    assert (first.finished(), second.finished()) == (200, 200)
+    assert [len([e for e in one.events if e.kind == "resending"]) for one in (first, second)] == [3, 1]
 
 
 class TestTheLine:

@@ -1,5 +1,6 @@
 """Many callers over the rules, in virtual time: what sharing costs CRM, and how long it keeps calls waiting."""
 
+from collections import Counter
 from statistics import mean
 
 import pytest
@@ -43,11 +44,21 @@ def test_a_free_record_is_not_held_back_by_the_belief_that_it_is_locked():
 def test_an_unlock_lets_no_more_go_at_once_than_it_should():
     for seed in SEEDS:
         crowd = one_record(seed, shared=True, draw=LOCKS["constant 5"], callers=300)
-        late = [sent for sent in crowd.sends if sent > crowd.unlocks["o|1"]]
+        late = [sent for sent, _ in crowd.sends if sent > crowd.unlocks["o|1"]]
         assert max(sum(sent <= other < sent + 0.1 for other in late) for sent in late) <= 11
 
 
-def test_probes_do_not_grow_with_the_calls():
+@pytest.mark.parametrize("callers", [2, 5, 20, 50])
+def test_nobody_spends_more_of_its_attempts_than_alone(callers):
+    for seed in range(4):
+        crowd = one_record(seed, shared=True, draw=lambda _: 60.0, callers=callers)
+        alone = one_record(seed, shared=False, draw=lambda _: 60.0, callers=callers)
+        sends, lone = (Counter(name for _, name in each.sends) for each in (crowd, alone))
+        assert max(sends.values()) <= min(lone.values())
+        assert max(sends.values()) - min(sends.values()) <= 2, "one came before the lock was known"
+
+
+def test_questions_do_not_grow_with_the_calls():
     counts = [one_record(1, shared=True, draw=LOCKS["constant 5"], callers=n, spread=0.0).calls for n in (50, 1000)]
     assert counts[0] <= 2 * 50 + 8
     assert counts[1] <= 2 * 1000 + 9, "each call that nobody could warn, its write, and the questions"

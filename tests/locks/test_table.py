@@ -151,6 +151,11 @@ class TestWhoAsks:
         assert desk.goes("2", 69.0) is None, "30 s after the refusal it only waits"
         assert [desk.goes("2", due + 29.9), desk.goes("2", due + 30.1)] == [None, "A"]
 
+    def test_nobody_when_the_leader_is_lost_while_crm_does_not_want_to_be_asked(self, desk):
+        desk.refused("1", A, retry_after=100.0)
+        desk.refused("2", A)
+        assert [desk.goes("2", 38.0), desk.goes("2", 99.0), desk.goes("2", 100.0)] == [None, None, "A"]
+
     def test_another_at_once_when_the_one_that_asks_leaves_without_an_answer(self, desk):
         for name in "12":
             desk.refused(name, A)
@@ -177,7 +182,8 @@ class TestWhoAsks:
         desk.refused("1", A)
         desk.now = 10.0
         assert desk.table.depart(desk["1"], desk.now, may_ask=[]) == frozenset()
-        assert desk.goes("1") == "A", "it has gone on waiting"
+        assert desk["1"].waiting
+        assert desk.goes("1") == "A"
 
     def test_the_same_one_if_nobody_else_waits(self, desk):
         desk.refused("1", A)
