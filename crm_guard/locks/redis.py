@@ -201,19 +201,6 @@ class RedisLockRegistry(MemoryLockRegistry):
             if wake is not None:
                 wake.set()
 
-    def untold(self, locks: Iterable[tuple[str, Lock]]) -> dict[str, float]:
-        """Return the records that need telling, as twice or half as many calls need them here as others know.
-
-        Args:
-            locks: Records with what is known of them. The caller holds the mutex, and publishes the result.
-        """
-        changes = {}
-        for key, lock in locks:
-            calls = lock.calls if lock.queue else 0.0
-            if not lock.free and not lock.told / 2 < calls < lock.told * 2 and calls != lock.told:
-                changes[key], lock.told = calls - lock.told, calls
-        return changes
-
     def heartbeat(self) -> None:
         """Renew our claims and slots in Redis, and forget the records that nobody needs or asks about."""
         now, locks = self.clock.now(), self.table.locks
@@ -254,7 +241,7 @@ class RedisLockRegistry(MemoryLockRegistry):
             self.claims.pop(key, None)
             return table.unlock(key)
         known = key in table.locks
-        lock = table.locks.add(key, now) if known or self._is_locked(calls, message) else None
+        lock = table.locks.add(key, now) if known or _is_locked(calls, message) else None
         if lock is None:
             return {}
         was_free = lock.free
@@ -272,9 +259,6 @@ class RedisLockRegistry(MemoryLockRegistry):
             return dict.fromkeys(lock.queue)
         return table.pass_on(lock) if lock.leader is None else {lock.leader: None}
 
-    def _is_locked(self, calls: float, message: Message) -> bool:
-        return message.kind in {"asked", "locked"} or (message.kind == "need" and calls > 0)
-
     def _listen(self) -> None:
         """Start the listener, unless there is one; wait for its first attempt, twice `socket_timeout` at most."""
         with self.mutex:
@@ -284,6 +268,25 @@ class RedisLockRegistry(MemoryLockRegistry):
             self._listener = threading.Thread(target=listener.run, name="crm_guard-locks", daemon=True)
             self._listener.start()
         listener.tried.wait(2 * self._times["socket_timeout"])
+
+
+def _is_locked(calls: float, message: Message) -> bool:
+    """Return whether a message says that a record is locked which more (or fewer) `calls` need."""
+    return message.kind in {"asked", "locked"} or (message.kind == "need" and calls > 0)
+
+
+def _untold(locks: Iterable[tuple[str, Lock]]) -> dict[str, float]:
+    """Return the records that need telling, as twice or half as many calls need them here as others know.
+
+    Args:
+        locks: Records with what is known of them. The caller holds the mutex, and publishes the result.
+    """
+    changes = {}
+    for key, lock in locks:
+        calls = lock.calls if lock.queue else 0.0
+        if not lock.free and not lock.told / 2 < calls < lock.told * 2 and calls != lock.told:
+            changes[key], lock.told = calls - lock.told, calls
+    return changes
 
 
 class RedisWaiter(SharedWaiter):
@@ -304,7 +307,7 @@ class RedisWaiter(SharedWaiter):
             self._table.verdict(self._caller, locked, free, self._clock.now(), retry_after)
             for key in known:
                 registry.claims.pop(key, None)
-            changes = registry.untold((key, locks[key]) for key in news if key in locks)
+            changes = _untold((key, locks[key]) for key in news if key in locks)
         self._release_slot()
         self._link.drop("release", {key: 0.0 for key in claimed if key not in known and key not in news})
         self._link.drop("free", known)
@@ -316,7 +319,7 @@ class RedisWaiter(SharedWaiter):
             locks = [(key, self._table.locks[key]) for key in self._caller.needs if key in self._table.locks]
             self._table.leave(self._caller, self._clock.now())
             unused = self._pop_claims()
-            changes = self._registry.untold(locks)
+            changes = _untold(locks)
         self._release_slot()
         self._link.drop("release", unused)
         self._link.tell(changes)
@@ -326,7 +329,7 @@ class RedisWaiter(SharedWaiter):
         with self._mutex:
             self._table.enrol(self._caller, keys, delay, self._clock.now())
             unused = self._pop_claims()
-            changes = self._registry.untold((key, locks[key]) for key in keys if key in locks)
+            changes = _untold((key, locks[key]) for key in keys if key in locks)
         self._link.drop("release", unused)
         self._link.tell(changes)
 

@@ -20,20 +20,17 @@ concerns. `tests/benchmarks/waits.py` shows what the rules cost.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from crm_guard.locks import pacing
+from crm_guard.locks import schedule
 from crm_guard.locks.lock import Caller, Lock, Locks
-from crm_guard.locks.wake_limiter import WakeLimiter
+from crm_guard.locks.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from crm_guard.clock import Wake
     from crm_guard.locks.lock import Standing
-
-_LONGEST: Final = 3
-"""Delays of its leader after which a locked record is asked about in any case."""
 
 
 class LockTable:
@@ -47,8 +44,7 @@ class LockTable:
 
     def __init__(self, wake_at_once: int, max_records: int, verdict_timeout: float) -> None:
         self.locks = Locks(max_records)
-        self.paces: dict[str, WakeLimiter] = {}  # by origin
-        self._wake_at_once = wake_at_once
+        self.turns = Turns(wake_at_once)
         self._verdict_timeout = verdict_timeout
         self._seq = 0
 
@@ -60,7 +56,7 @@ class LockTable:
     def enrol(self, caller: Caller, keys: Collection[str], delay: float, now: float) -> None:
         """Begin a wait of `caller` for `keys`, of `delay` seconds if it were alone."""
         self._withdraw(caller, caller.needs.difference(keys), now)
-        self._release_slot(caller, now)
+        self.turns.release(caller, now)
         caller.keys, caller.origin = tuple(keys), origin_of(keys)
         caller.start, caller.delay, caller.waiting = now, delay, True
         for key in keys:
@@ -78,13 +74,16 @@ class LockTable:
         if not standing.open and not standing.closed:
             caller.due = now
         elif standing.leads or standing.free:
-            caller.due = self._due(caller)
+            caller.due = schedule.due(caller, self.locks)
             if caller.due <= now and standing.closed:
-                caller.due = self._awaiting(caller, standing, now)
+                caller.due = schedule.awaiting(caller, self.locks, standing, now)
         else:
             caller.due = min(lock.leaderless_at() for lock in self._locks_of(caller))
         caller.looks_at = caller.due if caller.due > now else float("inf")
-        self._line_up(caller, now)
+        if caller.needs_slot and caller.due <= now:
+            self.turns.line_up(caller, now)
+        else:
+            self.turns.release(caller, now)
         return standing
 
     def may_go(self, caller: Caller, now: float) -> bool:
@@ -93,7 +92,7 @@ class LockTable:
 
     def look_again(self, caller: Caller, now: float) -> float:
         """Return the instant at which a caller that may not go should look again, unless woken before."""
-        return caller.due if caller.due > now else self.paces[caller.origin].next_lost()
+        return caller.due if caller.due > now else self.turns.next_lost(caller.origin)
 
     def expected(self, caller: Caller, now: float) -> float:
         """Return the instant at which a waiting caller will probably go, or learn the answer to a question."""
@@ -119,7 +118,7 @@ class LockTable:
                 self.locks[key].ask(caller, now)
         caller.waiting = False
         if not caller.has_slot:
-            self._release_slot(caller, now)
+            self.turns.release(caller, now)
         return frozenset(asking + standing.free)
 
     def step(self, caller: Caller, now: float) -> tuple[frozenset[str], float]:
@@ -132,7 +131,7 @@ class LockTable:
     def stop(self, caller: Caller, now: float) -> None:
         """End the wait of `caller` without a result; it keeps its duties until it leaves."""
         caller.waiting = False
-        self._release_slot(caller, now)
+        self.turns.release(caller, now)
 
     def verdict(
         self,
@@ -151,7 +150,7 @@ class LockTable:
             touched.update(self.unlock(key))
             self.locks.dequeue(caller, key)
         self.resettle(touched, now)
-        self._release_slot(caller, now)  # last: a caller that must stop for a refusal must not be woken by this
+        self.turns.release(caller, now)  # last: a caller that must stop for a refusal must not be woken by this
 
     def leave(self, caller: Caller, now: float) -> None:
         """Remove `caller`, and hand its duties to others. Idempotent, also after an interrupt half way."""
@@ -180,40 +179,16 @@ class LockTable:
             if caller.looks_at < before or (caller.due <= now and not caller.needs_slot):
                 caller.wake.set()
 
-    # -- when a caller asks
-
-    def _due(self, caller: Caller) -> float:
-        """Return the instant at which `caller` should ask, answering for the records that it leads."""
-        records, oldest = [], float("inf")
-        for key in caller.keys:
-            lock = self.locks.get(key)
-            if lock is None or lock.free:
-                calls, since = (caller.share if key in caller.unshared else 1.0), caller.start
-            else:
-                calls, since = (lock.needed_by(caller) if lock.leader is caller else caller.share), lock.asked_at
-                oldest = min(oldest, since)
-            records.append((calls, since))
-        return min(pacing.due(caller.delay, caller.start, records), oldest + _LONGEST * caller.delay)
-
-    def _awaiting(self, caller: Caller, standing: Standing, now: float) -> float:
-        """Return the instant until which a caller that is due awaits that it may ask about all of its records."""
-        moment = pacing.shortest(caller.delay)
-        closed = [self.locks[key] for key in standing.closed]
-        if standing.open or standing.free:
-            return max(lock.asked_at for lock in closed) + moment
-        soonest = min(max(lock.asked_at + moment, lock.not_before) for lock in closed)
-        return soonest if soonest > now else now + moment
+    # -- who asks
 
     def _pull_forward(self, caller: Caller, now: float) -> None:
         """Have leaders ask sooner, as `caller` needs their records too; it leads what it would ask about sooner."""
         locks = [lock for lock in self._locks_of(caller) if lock.leader is not caller]
         self.resettle({lock.leader for lock in locks if lock.leader is not None}, now)
-        alone = self._due(caller)
+        alone = schedule.due(caller, self.locks)
         for lock in locks:
             if lock.leader is not None and lock.leader.waiting and alone < lock.leader.due:
                 lock.leader = caller
-
-    # -- who asks
 
     def _refuse(self, caller: Caller, key: str, now: float, retry_after: float) -> dict[Caller, None]:
         caller.needs.add(key)
@@ -247,22 +222,6 @@ class LockTable:
 
     def _locks_of(self, caller: Caller) -> Iterator[Lock]:
         return (self.locks[key] for key in caller.keys if key in self.locks)
-
-    # -- who has a slot
-
-    def _line_up(self, caller: Caller, now: float) -> None:
-        if not caller.needs_slot or caller.due > now:
-            self._release_slot(caller, now)
-            return
-        limiter = self.paces.setdefault(caller.origin, WakeLimiter(self._wake_at_once))
-        limiter.line_up(caller, now)
-
-    def _release_slot(self, caller: Caller, now: float) -> None:
-        limiter = self.paces.get(caller.origin)
-        if limiter is not None:
-            limiter.release(caller, now)
-            if not limiter.awake:
-                del self.paces[caller.origin]
 
 
 def origin_of(keys: Iterable[str]) -> str:

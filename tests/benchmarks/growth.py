@@ -278,7 +278,7 @@ class Scene:
         assert len(self.writes) == len(self.added) == self.size, "a call was lost"
         for registry in self.registries:
             assert not registry.table.locks, "a lock outlived its calls"
-            assert not registry.table.paces, "a slot outlived its call"
+            assert not registry.table.turns.limiters, "a slot outlived its call"
             if self.redis:
                 assert not registry.claims, "a claim outlived its call"
                 assert not registry.slots, "a slot in Redis outlived its call"

@@ -100,7 +100,7 @@ class Crowd:
             self.now, _, action = heapq.heappop(self.events)
             action()
         assert not self.table.locks, "a lock outlived its calls"
-        assert not self.table.paces, "a slot outlived its call"
+        assert not self.table.turns.limiters, "a slot outlived its call"
         assert len(self.writes) == sum(map(len, self.needs.values())), "a write was lost"
         return self
 

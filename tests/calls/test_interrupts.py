@@ -153,7 +153,7 @@ class Scene:
             other.leave()
         assert not self.registry.mutex.locked()
         assert not self.registry.table.locks
-        assert not self.registry.table.paces
+        assert not self.registry.table.turns.limiters
         assert not self.world.adapter.context.stops._wakes
 
 

@@ -306,7 +306,7 @@ class TestTurns:
         for name in "45":
             desk.accepted(name, A)
         assert not desk.table.locks
-        assert not desk.table.paces
+        assert not desk.table.turns.limiters
 
     def test_a_refusal_sends_those_in_line_back_to_wait(self):
         desk = Desk(wake_at_once=1)
@@ -318,7 +318,7 @@ class TestTurns:
         rung = desk["3"].wake.rung
         desk.refused("2", A)
         assert (desk.leader(A), desk["3"].wake.rung) == ("3", rung + 1), "it slept until it would get a slot"
-        assert not desk.table.paces, "nobody stands in line for a locked record"
+        assert not desk.table.turns.limiters, "nobody stands in line for a locked record"
         assert [desk.goes(name, 15.0) for name in "24"] == [None, None]
         assert desk.goes("3", 16.0) == "A"
         desk.accepted("3", A)

@@ -80,7 +80,7 @@ def test_no_record_has_two_leaders_and_no_call_is_lost(registry, crm, call, toge
     assert not twice, "two calls probed one record"
     assert sorted(crm.writes) == sorted((n, key) for n, ks in enumerate(jobs) for key in ks)
     assert not registry
-    assert not registry.table.paces
+    assert not registry.table.turns.limiters
 
 
 def test_two_hundred_followers_go_in_the_order_of_their_coming(waiter_of, together, soon):

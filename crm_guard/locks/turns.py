@@ -1,4 +1,4 @@
-"""Limits how many callers of one origin go at the same time. Pure: no threads, no clock."""
+"""Who may go when a record is free: some callers of an origin at a time. Pure: no threads, no clock."""
 
 from __future__ import annotations
 
@@ -55,3 +55,39 @@ class WakeLimiter:
         del self.awake[caller]
         caller.has_slot = False
         return True
+
+
+class Turns:
+    """The slots of all origins.
+
+    Args:
+        limit: How many slots each origin has.
+
+    Attributes:
+        limiters: By origin, those that are in use.
+    """
+
+    __slots__ = ("_limit", "limiters")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.limiters: dict[str, WakeLimiter] = {}
+
+    def line_up(self, caller: Caller, now: float) -> None:
+        """Put `caller` in line, unless it is there or has a slot."""
+        limiter = self.limiters.get(caller.origin)
+        if limiter is None:
+            limiter = self.limiters[caller.origin] = WakeLimiter(self._limit)
+        limiter.line_up(caller, now)
+
+    def release(self, caller: Caller, now: float) -> None:
+        """Take `caller` out of the line, and give its slot, if any, to the next one."""
+        limiter = self.limiters.get(caller.origin)
+        if limiter is not None:
+            limiter.release(caller, now)
+            if not limiter.awake:
+                del self.limiters[caller.origin]
+
+    def next_lost(self, origin: str) -> float:
+        """Return the instant at which the next slot of an origin that is in use is considered lost."""
+        return self.limiters[origin].next_lost()

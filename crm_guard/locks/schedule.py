@@ -1,0 +1,39 @@
+"""When a caller asks about its records. Pure: no threads, no clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from crm_guard.locks import pacing
+
+if TYPE_CHECKING:
+    from crm_guard.locks.lock import Caller, Locks, Standing
+
+_LONGEST: Final = 3
+"""Delays of its leader after which a locked record is asked about in any case."""
+_MOMENT: Final = 0.01
+"""Seconds, at least, for which the answer to another's question is awaited: a tiny delay must not become a loop."""
+
+
+def due(caller: Caller, locks: Locks) -> float:
+    """Return the instant at which `caller` should ask, answering for the records that it leads."""
+    records, oldest = [], float("inf")
+    for key in caller.keys:
+        lock = locks.get(key)
+        if lock is None or lock.free:
+            calls, since = (caller.share if key in caller.unshared else 1.0), caller.start
+        else:
+            calls, since = (lock.needed_by(caller) if lock.leader is caller else caller.share), lock.asked_at
+            oldest = min(oldest, since)
+        records.append((calls, since))
+    return min(pacing.due(caller.delay, caller.start, records), oldest + _LONGEST * caller.delay)
+
+
+def awaiting(caller: Caller, locks: Locks, standing: Standing, now: float) -> float:
+    """Return the instant until which a caller that is due awaits that it may ask about all of its records."""
+    moment = max(pacing.shortest(caller.delay), _MOMENT)
+    closed = [locks[key] for key in standing.closed]
+    if standing.open or standing.free:
+        return max(lock.asked_at for lock in closed) + moment
+    soonest = min(max(lock.asked_at + moment, lock.not_before) for lock in closed)
+    return soonest if soonest > now else now + moment
