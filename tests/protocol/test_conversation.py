@@ -615,6 +615,7 @@ def test_p5_what_was_applied_before_the_wait_ended_is_part_of_the_result():
 def test_crm_may_ask_for_a_longer_wait():
     call = one()
     call.play(call.read(400, [locked(A)], retry_after=30.0), Waited())
+    assert call.those(Share) == [Share(keys_of(A), frozenset(), 30.0)], "others keep it, too"
     assert call.those(Wait)[0].delay == 30
 
 
