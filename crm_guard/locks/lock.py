@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from crm_guard.clock import Wake
+
+
+LONGEST: Final = 3
+"""Own delays after which a caller sends what is free, and asks about what nobody asks about, in any case."""
+_LONGEST_ASKED: Final = 60.0
+"""Seconds: what CRM asked one call to wait (`Retry-After`) holds for others no longer than that."""
 
 
 class Asker:
@@ -51,7 +57,7 @@ class Caller(Asker):
         self.unshared: set[str] = set()  # refused, but there was no room for the lock
         self.start = self.delay = 0.0  # of the current wait
         self.due = 0.0  # the instant at which it may go, as far as is known
-        self.looks_at = float("inf")  # the instant at which it looks again by itself
+        self.looks_at = float("inf")  # the instant at which it looks again, unless it is in line for a slot
         self.waiting = False
         self.needs_slot = self.has_slot = False  # whether it may go only with a slot, and whether it has one
 
@@ -103,17 +109,21 @@ class Lock:
 
     def needed_by(self, caller: Caller) -> float:
         """Return how many calls need the record, if `caller` does."""
-        return max(self.calls + self.elsewhere, caller.share)  # an interrupt may have left too low a count
+        return max(self.calls + self.elsewhere, caller.share)
 
-    def is_led(self, now: float) -> bool:
-        """Return whether a caller will ask, or was about to a short while ago."""
-        return self.leader is not None and now < self.leaderless_at()
+    def leaderless_at(self, caller: Caller) -> float:
+        """Return the instant from which on `caller` may take the lead from whoever has it.
 
-    def leaderless_at(self) -> float:
-        """Return the instant at which the leader is considered lost."""
-        if self.leader is None:
+        The leader may have been lost, or be busy with another record: after three of its own delays without a
+        question `caller` need not know which. A question under way is awaited.
+        """
+        if self.leader is None or self.leader is caller:
             return float("-inf")
-        return max(self.asked_at, self.leader.due) + self.leader.verdict_timeout
+        if self.asker is not None and self.asker is not caller:
+            return self.asked_at + self.asker.verdict_timeout
+        quiet_since = max(self.asked_at, self.not_before, caller.start)
+        lost_at = max(self.asked_at, self.leader.due) + self.leader.verdict_timeout
+        return min(lost_at, quiet_since + LONGEST * caller.delay)
 
     def is_asked(self, now: float, but: Asker) -> bool:
         """Return whether anybody but `but` asks, and was not lost."""
@@ -132,7 +142,7 @@ class Lock:
             self.asker = None
         self.asked_at, self.free = now, False
         if retry_after > 0:
-            self.not_before = now + retry_after
+            self.not_before = now + min(retry_after, _LONGEST_ASKED)
 
     def unlock(self) -> None:
         """Record that CRM accepts the record."""
@@ -153,7 +163,7 @@ class Standing(NamedTuple):
     free: list[str]
     open: list[str]  # locked, and it may ask
     closed: list[str]  # locked, and another asks, or CRM wants to be asked later
-    leads: bool  # some of the locked ones, or ones that nobody else leads
+    leads: bool  # some of the locked ones, or may take the lead
 
 
 class Locks(dict[str, Lock]):
@@ -211,5 +221,5 @@ class Locks(dict[str, Lock]):
             else:
                 is_closed = now < lock.not_before or lock.is_asked(now, but=caller)
                 (closed if is_closed else open_).append(key)
-                leads = leads or lock.leader is caller or not lock.is_led(now)
+                leads = leads or now >= lock.leaderless_at(caller)
         return Standing(free, open_, closed, leads)

@@ -32,7 +32,7 @@ class MemoryLockRegistry:
     Args:
         wake_at_once: How many calls of one origin an unlock wakes together, at least 1.
         max_records: How many locked records are kept; further ones are not shared.
-        verdict_timeout: Seconds after which a probe or a wake-up without a verdict is considered lost.
+        verdict_timeout: Seconds after which a question or a wake-up without a verdict is considered lost.
 
     Raises:
         ValueError: `wake_at_once` is below 1.
@@ -112,7 +112,7 @@ class SharedWaiter:
             self._table.verdict(self._caller, locked, free, self._clock.now(), retry_after)
 
     def leave(self) -> None:
-        """End the call: hand its probes to others, and release its slot. Idempotent."""
+        """End the call: hand its duties to others, and release its slot. Idempotent."""
         with self._mutex:
             self._table.leave(self._caller, self._clock.now())
 

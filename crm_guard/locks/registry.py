@@ -60,7 +60,7 @@ class Waiter(Protocol):
         ...
 
     def leave(self) -> None:
-        """End the call: release every probe and slot that it holds. Idempotent."""
+        """End the call: release every duty and slot that it holds. Idempotent."""
         ...
 
 

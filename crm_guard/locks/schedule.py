@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from crm_guard.locks import pacing
+from crm_guard.locks.lock import LONGEST
 
 if TYPE_CHECKING:
     from crm_guard.locks.lock import Caller, Locks, Standing
 
-_LONGEST: Final = 3
-"""Delays of its leader after which a locked record is asked about in any case."""
 _MOMENT: Final = 0.01
 """Seconds, at least, for which the answer to another's question is awaited: a tiny delay must not become a loop."""
 
@@ -26,14 +25,14 @@ def due(caller: Caller, locks: Locks) -> float:
             calls, since = (lock.needed_by(caller) if lock.leader is caller else caller.share), lock.asked_at
             oldest = min(oldest, since)
         records.append((calls, since))
-    return min(pacing.due(caller.delay, caller.start, records), oldest + _LONGEST * caller.delay)
+    return min(pacing.due(caller.delay, caller.start, records), oldest + LONGEST * caller.delay)
 
 
 def awaiting(caller: Caller, locks: Locks, standing: Standing, now: float) -> float:
     """Return the instant until which a caller that is due awaits that it may ask about all of its records."""
     moment = max(pacing.shortest(caller.delay), _MOMENT)
     closed = [locks[key] for key in standing.closed]
-    if standing.open or standing.free:
-        return max(lock.asked_at for lock in closed) + moment
+    if standing.open or standing.free:  # further questions about the others must not hold them back for ever
+        return min(max(lock.asked_at for lock in closed) + moment, caller.start + LONGEST * caller.delay)
     soonest = min(max(lock.asked_at + moment, lock.not_before) for lock in closed)
     return soonest if soonest > now else now + moment

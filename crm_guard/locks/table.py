@@ -5,17 +5,17 @@ single-flight, one of them asks, by sending its own write again, and the others 
 
 1. **A caller asks when waiting has cost as much as a call** (:mod:`crm_guard.locks.pacing`): the more callers need
    its records, the sooner. It sends all that it has yet to write, but what another asks about at that moment.
-2. **Each locked record has a leader**, whose duty it is to ask next; only leaders watch the clock. After a refusal
-   the duty moves to the caller that has asked least recently, and so it does when a leader leaves or is lost.
-3. **A lock does not delay another record.** One that is known to be free counts as a whole call for its caller,
-   which thus sends it after its own delay at the latest; a locked one is asked about after three.
+2. **Each locked record has a leader**, whose duty it is to ask next; only leaders watch the clock, and callers with
+   a free record. After a refusal, or when a leader leaves, the duty moves to who has asked least recently.
+3. **A lock does not delay another record.** One that is known to be free counts as a whole call: its caller sends
+   it after its own delay, or if an answer is awaited, after three; then it also asks about what nobody asks about.
 4. **A free record wakes its callers in turn**: at most `wake_at_once` per origin are between wake-up and verdict,
    as CRM limits concurrency per organisation and app. A slot without a verdict is lost after `verdict_timeout`.
 5. **No caller, no lock.** There is no clean-up thread and no expiry to tune. Beyond `max_records` a new lock is not
    shared, and its caller waits alone.
 
-Instants and delays are in seconds. An operation touches the caller's own keys, and the callers that its verdict
-concerns. `tests/benchmarks/waits.py` shows what the rules cost.
+Instants and delays are in seconds. An operation touches the caller's own keys, their leaders, and the callers that
+its verdict concerns. `tests/benchmarks/waits.py` shows what the rules cost.
 """
 
 from __future__ import annotations
@@ -61,14 +61,20 @@ class LockTable:
         caller.start, caller.delay, caller.waiting = now, delay, True
         for key in keys:
             self.locks.enqueue(caller, key)
+        for lock in self._locks_of(caller):
+            if lock.asker is caller:  # it had no answer about this one
+                lock.asker = None
         self._pull_forward(caller, now)
         self.settle(caller, now)
 
     def settle(self, caller: Caller, now: float) -> Standing:
         """Recompute when `caller` may go; let it lead what nobody leads, and line up for a slot when due."""
+        for key in caller.keys:
+            if key in self.locks and caller not in self.locks[key].queue:  # locked since it came
+                self.locks.enqueue(caller, key)
         standing = self.locks.standing(caller, now)
         for lock in self._locks_of(caller):
-            if not lock.free and not lock.is_led(now):
+            if not lock.free and now >= lock.leaderless_at(caller):
                 lock.leader = caller
         caller.needs_slot = bool(standing.free)
         if not standing.open and not standing.closed:
@@ -78,7 +84,7 @@ class LockTable:
             if caller.due <= now and standing.closed:
                 caller.due = schedule.awaiting(caller, self.locks, standing, now)
         else:
-            caller.due = min(lock.leaderless_at() for lock in self._locks_of(caller))
+            caller.due = min(lock.leaderless_at(caller) for lock in self._locks_of(caller))
         caller.looks_at = caller.due if caller.due > now else float("inf")
         if caller.needs_slot and caller.due <= now:
             self.turns.line_up(caller, now)
@@ -119,6 +125,7 @@ class LockTable:
         caller.waiting = False
         if not caller.has_slot:
             self.turns.release(caller, now)
+        self._pass_on_all(caller, standing.closed, now)
         return frozenset(asking + standing.free)
 
     def step(self, caller: Caller, now: float) -> tuple[frozenset[str], float]:
@@ -219,6 +226,14 @@ class LockTable:
         if lock.asker is caller:
             lock.asker = None
         return self.pass_on(lock) if lock.leader is caller else {}
+
+    def _pass_on_all(self, caller: Caller, keys: Iterable[str], now: float) -> None:
+        """Hand on the duty to ask about some records: `caller` goes, and has an answer about others only."""
+        touched: dict[Caller, None] = {}
+        for key in keys:
+            if self.locks[key].leader is caller:
+                touched.update(self.pass_on(self.locks[key]))
+        self.resettle(touched, now)
 
     def _locks_of(self, caller: Caller) -> Iterator[Lock]:
         return (self.locks[key] for key in caller.keys if key in self.locks)

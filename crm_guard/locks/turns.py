@@ -44,8 +44,8 @@ class WakeLimiter:
             caller = next(iter(self.line))
             self.awake[caller] = now + caller.verdict_timeout
             caller.has_slot = True
-            del self.line[caller]
             caller.wake.set()
+            del self.line[caller]
 
     def _reclaim(self, now: float) -> bool:
         """Take back the oldest slot if its caller reports no verdict."""
