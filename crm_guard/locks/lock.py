@@ -74,7 +74,7 @@ class Lock:
         asked_at: Instant of the most recent refusal, or at which somebody asked since.
         asker: Who asks now.
         calls: How many callers of this process need the record, each counted by its share.
-        elsewhere: How many those of other processes are.
+        elsewhere: How many those of other processes are, as far as they said so lately.
         free: CRM accepts it; the callers in `queue` are being woken.
         leader: The caller that asks next.
         not_before: Instant before which CRM asked not to ask.
@@ -82,7 +82,18 @@ class Lock:
         told: The `calls` that other processes know of.
     """
 
-    __slots__ = ("asked_at", "asker", "calls", "elsewhere", "free", "leader", "not_before", "queue", "told")
+    __slots__ = (
+        "_heard",
+        "asked_at",
+        "asker",
+        "calls",
+        "elsewhere",
+        "free",
+        "leader",
+        "not_before",
+        "queue",
+        "told",
+    )
 
     def __init__(self, now: float) -> None:
         self.asked_at = now
@@ -91,6 +102,7 @@ class Lock:
         self.leader: Caller | None = None
         self.queue: OrderedDict[Caller, float] = OrderedDict()
         self.calls = self.elsewhere = self.told = 0.0
+        self._heard: dict[str, tuple[float, float]] = {}  # by process: its calls, and when it said so
         self.free = False
 
     def enqueue(self, caller: Caller) -> None:
@@ -106,6 +118,16 @@ class Lock:
     def needed_elsewhere(self) -> bool:
         """Whether another process needs the record."""
         return self.elsewhere > 0 or not (self.asker is None or isinstance(self.asker, Caller))
+
+    def hear(self, process: str, calls: float, now: float) -> None:
+        """Record how many calls of another process need the record."""
+        self._heard[process] = calls, now
+        self.forget(float("-inf"))
+
+    def forget(self, before: float) -> None:
+        """Forget the processes that need the record no more, or have not said so since the instant `before`."""
+        self._heard = {by: (calls, at) for by, (calls, at) in self._heard.items() if calls > 0 and at >= before}
+        self.elsewhere = sum(calls for calls, _ in self._heard.values())
 
     def needed_by(self, caller: Caller) -> float:
         """Return how many calls need the record, if `caller` does."""
@@ -148,6 +170,7 @@ class Lock:
         """Record that CRM accepts the record."""
         self.free, self.leader, self.asker = True, None, None
         self.not_before = self.elsewhere = self.told = 0.0
+        self._heard = {}
 
     def successor(self) -> Caller | None:
         """Return the waiting caller that has led or asked least recently, and put it at the end of the queue."""

@@ -13,10 +13,11 @@ In Redis, all under `prefix`:
 * `pace:<origin>`, a sorted set: the calls that an unlock woke, each with the end of its lease. `line:<origin>`,
   another: those that wait for a slot, first come, first served. Whoever releases a slot gives it to the first whose
   process lives, as `alive:<process>` tells, a string that expires with the `lease`.
-* channel `news`: `asked`, `locked`, `free`, `release` (of a claim), `need` (how many more calls need a record here:
-  told when that has doubled, so that all waiters count without a command for each). Channel `news:<process>`:
-  `slot` (a call got one). Messages only speed things up: a question of another process is awaited for `poll`
-  seconds, then Redis is asked again; and each heartbeat asks for slots.
+* channel `news`: `asked`, `locked`, `free`, `release` (of a claim), `need` (how many calls need a record here: told
+  when that has doubled or halved, and by each heartbeat, so that all waiters count without a command for each; who
+  says nothing for two leases counts no more). Channel `news:<process>`: `slot` (a call got one). Messages only
+  speed things up: a question of another process is awaited for `poll` seconds, then Redis is asked again; and each
+  heartbeat asks for slots.
 
 Every command that reads and writes is one Lua script, hence atomic. Durations are relative, and the instants of
 slots come from the server's `TIME`: the clocks of hosts do not matter. One Redis server or a failover pair, not a
@@ -32,13 +33,14 @@ programs may use our names:
   every process that claims it.
 * A claim that would outlive its lease, because its time to live is longer or missing, is cut down to it. A living
   owner renews its claims; one that died holds a record for one more `lease`. So `lease` is the same everywhere.
-* Others may not hold a record back for longer than `wait_max + poll`, whatever they publish.
+* No message holds a record back for longer than `wait_max + poll`.
 * No call uses a connection itself. A few threads do (:class:`WorkerPool`), and the call waits `socket_timeout`
   seconds in all, connecting included, however slowly bytes arrive. The timeouts of redis-py limit single reads.
 
-A failing, slow or full Redis costs a call one such timeout. From then on only the listener tries Redis, every
-`retry_after` seconds and not before all commands that hang have ended. Each outage is logged once: one WARNING on
-the logger `crm_guard.locks` (failures less than a minute apart are one outage). Neither URL nor password is logged.
+A failing, slow or full Redis costs a call one such timeout (and while all threads are busy, one for each of the few
+commands of a step). From then on only the listener tries Redis, every `retry_after` seconds and not before all
+commands that hang have ended. Each outage is logged once: one WARNING on the logger `crm_guard.locks` (failures
+less than a minute apart are one outage). Neither URL nor password is logged.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ import os
 import threading
 import weakref
 from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Self
 
 from crm_guard._base.imports import first_import
@@ -202,23 +205,30 @@ class RedisLockRegistry(MemoryLockRegistry):
                 wake.set()
 
     def heartbeat(self) -> None:
-        """Renew our claims and slots in Redis, and forget the records that nobody needs or asks about."""
+        """Renew what we hold in Redis and what we told, and forget what is stale."""
         now, locks = self.clock.now(), self.table.locks
         with self.mutex:
-            for key in [key for key, lock in locks.items() if not lock.queue and now > self._forgotten_at(lock)]:
-                del locks[key]
-            claimed = [(key, caller) for key, caller in self.claims.items() if key in locks]
-            asked = [key for key, caller in claimed if locks[key].is_asked(now, but=self.remote)]
+            for key, lock in list(locks.items()):
+                lock.forget(now - 2 * self._times["lease"])
+                if not lock.queue and now > self._forgotten_at(lock):
+                    del locks[key]
+            claimed = [key for key, caller in self.claims.items() if key in locks and locks[key].asker is caller]
+            asked = [key for key in claimed if locks[key].is_asked(now, but=self.remote)]
+            needs = {key: lock.calls for key, lock in locks.items() if lock.told > 0}
             slots: dict[str, list[str]] = {}
             for call, origin in self.slots.items():
                 slots.setdefault(origin, []).append(call)
         self.link.renew(asked)
+        self.link.tell(needs)
         for origin, calls in slots.items():
-            self.on_slots(self.link.take_slots(origin, calls, self.limit))
-            with self.mutex:
-                left = [call for call in calls if call not in self.slots]
-            for call in left:  # meanwhile: it must not have a slot again, or be in line
-                self.on_slots(self.link.release_slot(origin, call, self.limit))
+            self._renew_slots(origin, calls)
+
+    def _renew_slots(self, origin: str, calls: list[str]) -> None:
+        self.on_slots(self.link.take_slots(origin, calls, self.limit))
+        with self.mutex:
+            left = [call for call in calls if call not in self.slots]
+        for call in left:  # meanwhile: it must not have a slot again, or be in line
+            self.on_slots(self.link.release_slot(origin, call, self.limit))
 
     def _forgotten_at(self, lock: Lock) -> float:
         return lock.asked_at + self.wait_max + self.remote.verdict_timeout
@@ -230,34 +240,38 @@ class RedisLockRegistry(MemoryLockRegistry):
         now = self.clock.now()
         touched: dict[Caller, None] = {}
         with self.mutex:
-            for key, calls in zip(message.keys, message.calls, strict=True):
+            for key, calls in zip_longest(message.keys, message.calls):
                 touched.update(self._apply_to(key, calls, message, now))
             self.table.resettle(touched, now)
 
-    def _apply_to(self, key: str, calls: float, message: Message, now: float) -> dict[Caller, None]:
+    def _apply_to(self, key: str, calls: float | None, message: Message, now: float) -> dict[Caller, None]:
         """Apply what another process published about a record; return the callers to settle."""
         table = self.table
         if message.kind == "free":
             self.claims.pop(key, None)
             return table.unlock(key)
-        known = key in table.locks
-        lock = table.locks.add(key, now) if known or _is_locked(calls, message) else None
+        lock = table.locks.add(key, now) if message.kind in {"asked", "locked"} else table.locks.get(key)
         if lock is None:
             return {}
         was_free = lock.free
         if message.kind == "asked":
-            lock.ask(self.remote, now)
+            self.ask_remotely(lock, now)
         elif message.kind == "locked":
             lock.refuse(self.remote, now, min(message.after, self.wait_max))
         elif message.kind == "release" and lock.asker is self.remote:
             lock.asker = None
-        if not lock.free:
-            lock.elsewhere = max(lock.elsewhere + calls, 0.0)
-        if calls < 0 or message.kind == "release":
+        if calls is not None and not lock.free:
+            lock.hear(message.process, calls, now)
+        if message.kind in {"release", "need"}:
             table.locks.drop_unneeded(key)
         if was_free and not lock.free:
             return dict.fromkeys(lock.queue)
         return table.pass_on(lock) if lock.leader is None else {lock.leader: None}
+
+    def ask_remotely(self, lock: Lock, now: float) -> None:
+        """Record that another process asks, unless a call of ours does: news may be older than that."""
+        if not lock.is_asked(now, but=self.remote):
+            lock.ask(self.remote, now)
 
     def _listen(self) -> None:
         """Start the listener, unless there is one; wait for its first attempt, twice `socket_timeout` at most."""
@@ -270,13 +284,8 @@ class RedisLockRegistry(MemoryLockRegistry):
         listener.tried.wait(2 * self._times["socket_timeout"])
 
 
-def _is_locked(calls: float, message: Message) -> bool:
-    """Return whether a message says that a record is locked which more (or fewer) `calls` need."""
-    return message.kind in {"asked", "locked"} or (message.kind == "need" and calls > 0)
-
-
 def _untold(locks: Iterable[tuple[str, Lock]]) -> dict[str, float]:
-    """Return the records that need telling, as twice or half as many calls need them here as others know.
+    """Return the records that twice or half as many calls need here as others know, with how many that are.
 
     Args:
         locks: Records with what is known of them. The caller holds the mutex, and publishes the result.
@@ -284,8 +293,9 @@ def _untold(locks: Iterable[tuple[str, Lock]]) -> dict[str, float]:
     changes = {}
     for key, lock in locks:
         calls = lock.calls if lock.queue else 0.0
-        if not lock.free and not lock.told / 2 < calls < lock.told * 2 and calls != lock.told:
-            changes[key], lock.told = calls - lock.told, calls
+        is_near = lock.told / 2 < calls < lock.told * 2 or calls == lock.told  # the latter: both are 0
+        if not lock.free and not is_near:
+            changes[key] = lock.told = calls
     return changes
 
 
@@ -301,17 +311,20 @@ class RedisWaiter(SharedWaiter):
         """Report CRM's answer to keys that this call sent, to other processes too; see :meth:`Waiter.verdict`."""
         registry, locks = self._registry, self._table.locks
         with self._mutex:
-            known = dict.fromkeys((key for key in free if key in locks and not locks[key].free), 0.0)
+            known = [key for key in free if key in locks and not locks[key].free]
             claimed = self._pop_claims()
             news = [key for key in locked if key not in locks or locks[key].free or key in claimed]
             self._table.verdict(self._caller, locked, free, self._clock.now(), retry_after)
             for key in known:
                 registry.claims.pop(key, None)
-            changes = _untold((key, locks[key]) for key in news if key in locks)
-        self._release_slot()
-        self._link.drop("release", {key: 0.0 for key in claimed if key not in known and key not in news})
+            needs = [locks[key].calls if key in locks else 0.0 for key in news]
+            for key in news:
+                if key in locks:
+                    locks[key].told = locks[key].calls
+        self._link.drop("release", claimed.difference(known, news))
         self._link.drop("free", known)
-        self._link.drop("locked", {key: changes.get(key, 0.0) for key in news}, retry_after)
+        self._link.drop("locked", news, needs, retry_after)
+        self._release_slot()  # last: who gets it must know by then what is locked
 
     def leave(self) -> None:
         """End the call: hand its duties to others, here or in other processes, and release its slot. Idempotent."""
@@ -338,12 +351,16 @@ class RedisWaiter(SharedWaiter):
         with self._mutex:
             now = self._clock.now()
             standing = table.settle(caller, now)
-            if not table.may_go(caller, now):
+            is_idle = not caller.has_slot and self._name in self._registry.slots
+            if not is_idle and not table.may_go(caller, now):
                 return frozenset(), table.look_again(caller, now)
             needs_slot = caller.needs_slot and not self._has_slot()
             wanted = [key for key in standing.open if key in table.locks and claims.get(key) is not caller]
-            if not needs_slot and not wanted:
+            if not is_idle and not needs_slot and not wanted:
                 return table.depart(caller, now), now
+        if is_idle:  # what it was woken for is locked again: others need the slot
+            self._release_slot()
+            return frozenset(), now
         return self._take_slot(now) if needs_slot else self._claim(wanted)
 
     def _claim(self, wanted: list[str]) -> tuple[frozenset[str], float]:
@@ -356,24 +373,26 @@ class RedisWaiter(SharedWaiter):
         with self._mutex:
             now = self._clock.now()
             for key in held:
-                claims.pop(key, None)
+                if claims.get(key) is caller:
+                    del claims[key]
                 if key in table.locks:
-                    table.locks[key].ask(self._registry.remote, now)
+                    self._registry.ask_remotely(table.locks[key], now)
             for key in table.locks.standing(caller, now).open:
                 if key in wanted:
                     claims[key] = caller
             going = table.depart(caller, now, may_ask=wanted)
             unused = self._pop_claims(going)
+            unused.update(key for key in wanted if key not in held and key not in claims)  # heard to be free
         self._link.drop("release", unused)
         return going, now
 
-    def _pop_claims(self, used: Collection[str] = ()) -> dict[str, float]:
+    def _pop_claims(self, used: Collection[str] = ()) -> set[str]:
         """Remove and return the claims of this call, but for those `used`."""
         claims = self._registry.claims
-        unused = [key for key, caller in claims.items() if caller is self._caller and key not in used]
+        unused = {key for key, caller in claims.items() if caller is self._caller and key not in used}
         for key in unused:
             del claims[key]
-        return dict.fromkeys(unused, 0.0)
+        return unused
 
     def _has_slot(self) -> bool:
         return self._name in self._registry.slots and self._name not in self._registry.awaiting_slot
@@ -383,11 +402,9 @@ class RedisWaiter(SharedWaiter):
         with self._mutex:
             registry.slots[self._name] = origin  # beforehand: after Ctrl-C `leave` releases it
             registry.awaiting_slot[self._name] = self._wake
-        if not self._link.take_slots(origin, [self._name], registry.limit):
-            return frozenset(), now + self._caller.verdict_timeout
-        with self._mutex:
-            registry.awaiting_slot.pop(self._name, None)
-        return frozenset(), now
+        granted = self._link.take_slots(origin, [self._name], registry.limit)
+        registry.on_slots(granted)  # this one, or others of ours
+        return frozenset(), now if self._name in granted else now + self._caller.verdict_timeout
 
     def _release_slot(self) -> None:
         registry = self._registry

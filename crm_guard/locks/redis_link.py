@@ -7,6 +7,7 @@ import threading
 import uuid
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from crm_guard.locks.redis_messages import make_message
@@ -14,7 +15,7 @@ from crm_guard.locks.redis_scripts import CLAIM, DROP, GIVE_SLOT, RENEW, TAKE_SL
 from crm_guard.locks.workers import PoolBusy, WorkerPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from crm_guard.clock import Clock
 
@@ -24,6 +25,9 @@ _SAME_OUTAGE: Final = 60.0
 """Seconds: failures less than this apart belong to one outage."""
 _THREADS: Final = 8
 """How many commands of a process run at most; each thread has a connection of its own."""
+
+_MOST_KEYS: Final = 500
+"""Records of a message, and calls of a command, at most."""
 
 _Result = TypeVar("_Result")
 
@@ -66,28 +70,36 @@ class RedisLink:
         if keys:
             self._attempt(partial(self._on_locks, "renew", keys, self._lease))
 
-    def drop(self, kind: str, needs: Mapping[str, float], after: float = 0.0) -> None:
+    def drop(self, kind: str, keys: Collection[str], calls: Collection[float] = (), after: float = 0.0) -> None:
         """Delete our claims on records, and publish why: `"free"`, `"locked"`, or `"release"` without an answer.
 
         Args:
-            kind: Why. What is free is deleted whoever has claimed it.
-            needs: The records, each with the calls that need it here, as far as others do not know.
+            kind: Why. The claim on a free record is deleted whoever has it.
+            keys: The records.
+            calls: How many calls here need each of them, where that is told.
             after: Seconds for which CRM asked not to ask again.
         """
-        if needs:
-            message = make_message(self.process, kind, needs, needs.values(), after)
-            self._attempt(partial(self._on_locks, "drop", needs, kind, self.channel, message))
+        if keys:
+            message = make_message(self.process, kind, keys, calls, after)
+            self._attempt(partial(self._on_locks, "drop", keys, kind, self.channel, message))
 
     def tell(self, needs: Mapping[str, float]) -> None:
-        """Publish by how many calls the need of this process for some records has changed."""
-        if needs:
-            message = make_message(self.process, "need", needs, needs.values(), 0.0)
+        """Publish how many calls here need some records."""
+        for some in batched(needs.items(), _MOST_KEYS):
+            message = make_message(self.process, "need", [key for key, _ in some], [calls for _, calls in some])
             self._attempt(partial(self.client.publish, self.channel, message))
 
     def take_slots(self, origin: str, calls: Sequence[str], limit: int) -> set[str]:
-        """Keep or take one of `limit` slots of `origin` for each of `calls`, or line up; return who has one."""
-        found = self._attempt(partial(self._on_slots, "take", origin, limit, calls))
-        return set(calls) if found is None else found
+        """Keep or take one of `limit` slots of `origin` for each of `calls`, or line up.
+
+        Returns:
+            The calls of this process that have a slot now: of `calls`, and any other whose turn it is.
+        """
+        granted: set[str] = set()
+        for some in batched(calls, _MOST_KEYS):
+            found = self._attempt(partial(self._on_slots, "take", origin, limit, some))
+            granted.update(some if found is None else found)
+        return granted
 
     def release_slot(self, origin: str, call: str, limit: int) -> set[str]:
         """Release a slot, or leave the line; return the calls of this process that got one by that."""
@@ -164,7 +176,7 @@ class RedisLink:
         return {name if isinstance(name, str) else name.decode() for name in found}
 
     def _eval(self, script: str, keys: list[str], *args: Any) -> Any:
-        return self._scripts[script](keys=keys, args=args)
+        return self._scripts[script](keys=[_encoded(key) for key in keys], args=[_encoded(arg) for arg in args])
 
     def _attempt(self, command: Callable[[], _Result]) -> _Result | None:
         if not self.up:
@@ -176,6 +188,18 @@ class RedisLink:
         except Exception as error:  # noqa: BLE001 - no failure of Redis may fail a CRM call
             self.on_failure(error)
             return None
+
+
+def _encoded(value: Any) -> Any:
+    """Return a text as bytes, whatever it is: a record id may be no proper Unicode."""
+    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+
+
+def batched(items: Iterable[_Result], size: int) -> Iterator[list[_Result]]:
+    """Return the items in lists of at most `size`."""
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 def _chosen(names: Sequence[str], indices: Any) -> list[str]:

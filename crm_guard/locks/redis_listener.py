@@ -129,6 +129,9 @@ class Listener:
 
     def _wait_for_retry(self) -> None:
         """Wait for the next attempt, and until no command hangs any more: otherwise threads would pile up."""
+        if (target := self._target()) is not None:
+            target.heartbeat()  # those in line for a slot need none now
+            del target
         naps = math.ceil(self._retry_after / self._heartbeat_interval)
         nap = max(self._retry_after / max(naps, 1), _CLOSE_INTERVAL)
         while naps > 0 or not self._idle():

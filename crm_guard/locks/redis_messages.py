@@ -24,7 +24,7 @@ class Message(NamedTuple):
         kind: `asked`, `locked`, `free`, `release` (of a question without an answer), `need` or `slot`; others may
             follow.
         keys: Records; for `slot` the call that got one.
-        calls: For each record, by how many more (or fewer) calls the process needs it than it told before.
+        calls: For each record, how many calls of the process need it; empty if it does not say.
         after: Seconds for which CRM asked not to ask again.
     """
 
@@ -35,7 +35,9 @@ class Message(NamedTuple):
     after: float
 
 
-def make_message(process: str, kind: str, keys: Collection[str], calls: Collection[float], after: float) -> str:
+def make_message(
+    process: str, kind: str, keys: Collection[str], calls: Collection[float] = (), after: float = 0.0
+) -> str:
     """Return a message to publish; see :class:`Message`."""
     rounded = [round(number, 4) for number in calls]
     return json.dumps({"by": process, "kind": kind, "keys": list(keys), "calls": rounded, "after": after})
@@ -48,23 +50,22 @@ def read_message(data: str | bytes) -> Message | None:
     try:
         fields = json.loads(data, parse_constant=_refuse)
         by, kind, keys = fields["by"], fields["kind"], fields["keys"]
-        calls, after = fields.get("calls") or [0.0] * len(keys), fields.get("after", 0)
+        calls, after = fields.get("calls", []), fields.get("after", 0)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    if not (isinstance(keys, list) and isinstance(calls, list) and len(calls) == len(keys)):
+    if not (isinstance(keys, list) and isinstance(calls, list) and len(calls) in {0, len(keys)}):
         return None
     if not all(isinstance(text, str) for text in (by, kind, *keys)) or not all(map(_is_number, (after, *calls))):
         return None
-    needs = [_within(_MAX_CALLS, number, -_MAX_CALLS) for number in calls]
-    return Message(by, kind, keys, needs, _within(MAX_SECONDS, after))
+    return Message(by, kind, keys, [_within(_MAX_CALLS, number) for number in calls], _within(MAX_SECONDS, after))
 
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-def _within(most: float, value: float, least: float = 0.0) -> float:
-    return float(min(max(value, least), most))
+def _within(most: float, value: float) -> float:
+    return float(min(max(value, 0.0), most))
 
 
 def _refuse(constant: str) -> NoReturn:

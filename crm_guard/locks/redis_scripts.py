@@ -72,15 +72,12 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local limit, lease, alive, channel, me = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 local slots, line = KEYS[1], KEYS[2]
-local function is_ours(key)
-  local kind = redis.call('TYPE', key).ok
-  return kind == 'zset' or kind == 'none'
-end
-local ours = is_ours(slots) and is_ours(line)
+local function fits(reply) return type(reply) ~= 'table' or not reply.err end
+local ours = fits(redis.pcall('ZREMRANGEBYSCORE', slots, '-inf', now)) and fits(redis.pcall('ZCARD', line))
 local function serve()
-  redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
   local free, mine = limit - redis.call('ZCOUNT', slots, now, now + lease), {}
-  while free > 0 do
+  for _ = 1, 1000 do
+    if free <= 0 then break end
     local call = redis.call('ZRANGE', line, 0, 0)[1]
     if not call then break end
     redis.call('ZREM', line, call)
@@ -110,7 +107,11 @@ for i = 6, #ARGV do calls[#calls + 1] = ARGV[i] end
 if not ours then return calls end
 redis.call('SET', alive .. me, 1, 'PX', lease)
 local has_slot, kept, rest = {}, {}, {}
-for _, call in ipairs(redis.call('ZRANGE', slots, 0, -1)) do has_slot[call] = true end
+if #calls == 1 then
+  has_slot[calls[1]] = redis.call('ZSCORE', slots, calls[1])
+else
+  for _, call in ipairs(redis.call('ZRANGE', slots, 0, -1)) do has_slot[call] = true end
+end
 for _, call in ipairs(calls) do
   local args = has_slot[call] and kept or rest
   args[#args + 1] = has_slot[call] and now + lease or now

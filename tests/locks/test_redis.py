@@ -183,11 +183,117 @@ def test_a_refusal_to_a_newcomer_leaves_the_claim_of_another_call(redis_registry
     leader.leave()
 
 
+def test_a_call_whose_record_is_locked_again_gives_its_slot_to_others(
+    redis_registry, waiter_of, together, soon, eventually
+):
+    """It would keep it, renewed by each heartbeat, for as long as the lock lasts."""
+    here, there, elsewhere = (redis_registry(wake_at_once=1) for _ in range(3))
+    first, second, other = waiter_of(here), waiter_of(there), waiter_of(elsewhere)
+    assert first.wait([KEY], 1.0, soon) == {KEY}, "it has the slot"
+
+    def stand_in_line():
+        return second.wait([KEY], 30.0, SystemClock().now() + 2.0)
+
+    def lock_again():
+        eventually(lambda: there.awaiting_slot)
+        first.verdict(locked=[KEY], free=[])
+        got = other.wait(["o|2"], 1.0, SystemClock().now() + 2.0)
+        other.leave()
+        first.leave()
+        return got
+
+    assert together(stand_in_line, lock_again) == [frozenset(), {"o|2"}]
+    second.leave()
+
+
+def test_a_slot_that_another_call_of_the_process_got_is_not_taken_for_ones_own(redis_registry, waiter_of, soon):
+    registry = redis_registry(wake_at_once=1)
+    waiter = waiter_of(registry)
+    replies = iter([{"a call"}, {"a call", waiter._name}])
+    registry.link.take_slots = lambda *_: next(replies, {waiter._name})
+    threading.Timer(0.05, waiter.wake.set).start()
+    assert waiter.wait([KEY], 1.0, soon) == {KEY}
+    assert waiter._name not in next(replies, set()), "the first reply was not for it"
+    waiter.leave()
+
+
+def test_news_that_are_older_than_our_own_question_do_not_end_it(redis_registry, waiter_of, soon):
+    registry = redis_registry()
+    waiter = waiter_of(registry)
+    waiter.verdict(locked=[KEY], free=[])
+    assert waiter.wait([KEY], 0.01, soon) == {KEY}
+    asker = registry.table.locks[KEY].asker
+    registry.on_message(b'{"by": "x", "kind": "asked", "keys": ["o|1"]}')
+    registry.on_message(b'{"by": "x", "kind": "locked", "keys": ["o|1"]}')
+    assert registry.table.locks[KEY].asker is asker
+    waiter.leave()
+
+
+def test_a_need_that_crosses_an_unlock_makes_no_lock(redis_registry):
+    registry = redis_registry()
+    registry.on_message(b'{"by": "x", "kind": "need", "keys": ["o|1"], "calls": [1]}')
+    assert not registry
+
+
+def test_calls_of_a_process_that_says_nothing_any_more_do_not_count(redis_registry, waiter_of, eventually):
+    registry = redis_registry()
+    waiter = waiter_of(registry)
+    waiter.verdict(locked=[KEY], free=[])
+    registry.on_message(b'{"by": "x", "kind": "need", "keys": ["o|1"], "calls": [64]}')
+    registry.on_message(b'{"by": "y", "kind": "need", "keys": ["o|1"], "calls": [2]}')
+    assert registry.table.locks[KEY].elsewhere == 66
+    registry.on_message(b'{"by": "y", "kind": "need", "keys": ["o|1"], "calls": [1]}')
+    assert registry.table.locks[KEY].elsewhere == 65
+    eventually(lambda: registry.table.locks[KEY].elsewhere == 0)
+    waiter.leave()
+
+
+def test_a_process_that_starts_later_hears_how_many_calls_need_a_record(redis_registry, waiter_of, eventually):
+    early = redis_registry()
+    waiters = [waiter_of(early) for _ in range(3)]
+    for waiter in waiters:
+        waiter.verdict(locked=[KEY], free=[])
+    late = redis_registry()
+    waiter = waiter_of(late)
+    waiter.verdict(locked=[KEY], free=[])
+    eventually(lambda: late.table.locks[KEY].elsewhere == 3)
+    for one in (*waiters, waiter):
+        one.leave()
+
+
+def test_a_record_that_is_freed_while_it_is_claimed_leaves_no_claim(redis_registry, waiter_of, server, soon):
+    registry = redis_registry(lease=9.0)
+    waiter = waiter_of(registry)
+    waiter.verdict(locked=[KEY], free=[])
+    claim = registry.link.claim
+
+    def claim_then_hear(keys):
+        held = claim(keys)
+        registry.on_message(b'{"by": "x", "kind": "free", "keys": ["o|1"]}')
+        return held
+
+    registry.link.claim = claim_then_hear
+    assert waiter.wait([KEY], 0.01, soon) == {KEY}
+    with redis.Redis.from_url(server.url) as client:
+        assert not client.exists(f"{registry._prefix}lock:{KEY}")
+    waiter.leave()
+
+
+def test_a_record_id_that_is_no_proper_text_does_no_harm(redis_registry, waiter_of, soon):
+    registry, odd = redis_registry(), "o|\ud800"
+    waiter = waiter_of(registry)
+    waiter.verdict(locked=[odd], free=[])
+    assert waiter.wait([odd], 0.01, soon) == {odd}
+    waiter.verdict(locked=[], free=[odd])
+    waiter.leave()
+    assert registry.link.up
+
+
 def test_an_unlock_is_told_once_however_many_calls_profit(redis_registry, waiter_of, soon):
     registry = redis_registry()
     waiters = [waiter_of(registry) for _ in range(5)]
     told, drop = [], registry.link.drop
-    registry.link.drop = lambda kind, needs, *rest: (told.append(kind) if needs else None, drop(kind, needs, *rest))
+    registry.link.drop = lambda kind, keys, *rest: (told.append(kind) if keys else None, drop(kind, keys, *rest))
     for waiter in waiters:
         waiter.verdict(locked=[KEY], free=[])
     for waiter in waiters:
@@ -266,7 +372,7 @@ def test_without_messages_followers_ask_redis_before_they_ask_crm(redis_registry
 
 
 def test_the_calls_of_all_processes_count_without_a_command_for_each(redis_registry, waiter_of, eventually, soon):
-    here, there = redis_registry(), redis_registry()
+    here, there = redis_registry(lease=30.0), redis_registry(lease=30.0)
     told = []
     tell = there.link.tell
     there.link.tell = lambda needs: (told.append(dict(needs)) if needs else None, tell(needs))
@@ -447,6 +553,24 @@ class TestRedisFails:
         self.finish(registry, type(crm)(), call, together)
         registry.close()
         assert len(warnings(caplog)) == 1
+
+    def test_calls_in_line_for_a_slot_go_on_at_once_when_it_fails(
+        self, redis_server_of_its_own, waiter_of, together, eventually
+    ):
+        server = redis_server_of_its_own()
+        registry = RedisLockRegistry(server.url, **{**QUICK, "lease": 30.0}, wake_at_once=1)
+        other = RedisLockRegistry(server.url, **{**QUICK, "lease": 30.0}, wake_at_once=1)
+        holder, waiter = waiter_of(other), waiter_of(registry)
+        soon = SystemClock().now() + 30
+        assert holder.wait([KEY], 1.0, soon) == {KEY}
+
+        def fail():
+            eventually(lambda: registry.awaiting_slot)
+            server.stop()
+
+        assert together(fail, lambda: waiter.wait([KEY], 1.0, SystemClock().now() + 5))[1] == {KEY}
+        for one in (registry, other):
+            one.close()
 
     def test_it_is_slow(self, redis_server_of_its_own, crm, call, together, caplog):
         server = redis_server_of_its_own()
