@@ -158,6 +158,11 @@ class Lock:
         if isinstance(asker, Caller) and asker in self.queue:
             self.queue.move_to_end(asker)
 
+    def ask_elsewhere(self, asker: Asker, now: float) -> None:
+        """Record that another process asks, unless a call of this one does: such news may be older than that."""
+        if not self.is_asked(now, but=asker):
+            self.ask(asker, now)
+
     def refuse(self, asker: Asker, now: float, retry_after: float) -> None:
         """Record that CRM refused the record to `asker`."""
         if self.asker is asker:

@@ -11,6 +11,7 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from crm_guard.locks import schedule
 from crm_guard.locks.table import LockTable
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class SharedWaiter:
         while not self._wake.is_set() and (now := self._clock.now()) < until:
             if now >= self._announce_next:
                 with self._mutex:
-                    end = min(self._table.expected(self._caller, now), until)
+                    end = min(schedule.expected(self._caller, self._table.locks, now), until)
                 self._announce_next = end + max(_MIN_SLACK, end - self._started)
                 self._announce(end - now)
             self._clock.wait(self._wake, min(until, self._announce_next) - now)

@@ -14,10 +14,10 @@ In Redis, all under `prefix`:
   another: those that wait for a slot, first come, first served. Whoever releases a slot gives it to the first whose
   process lives, as `alive:<process>` tells, a string that expires with the `lease`.
 * channel `news`: `asked`, `locked`, `free`, `release` (of a claim), `need` (how many calls need a record here: told
-  when that has doubled or halved, and by each heartbeat, so that all waiters count without a command for each; who
-  says nothing for two leases counts no more). Channel `news:<process>`: `slot` (a call got one). Messages only
-  speed things up: a question of another process is awaited for `poll` seconds, then Redis is asked again; and each
-  heartbeat asks for slots.
+  when that has doubled or halved, and by each heartbeat, so that all waiters count without a command for each; a
+  process that is silent for two leases does not count). Channel `news:<process>`: `slot` (a call got one).
+  Messages only speed things up: a question of another process is awaited for `poll` seconds, then Redis is asked
+  again; and each heartbeat asks for slots.
 
 Every command that reads and writes is one Lua script, hence atomic. Durations are relative, and the instants of
 slots come from the server's `TIME`: the clocks of hosts do not matter. One Redis server or a failover pair, not a
@@ -255,7 +255,7 @@ class RedisLockRegistry(MemoryLockRegistry):
             return {}
         was_free = lock.free
         if message.kind == "asked":
-            self.ask_remotely(lock, now)
+            lock.ask_elsewhere(self.remote, now)
         elif message.kind == "locked":
             lock.refuse(self.remote, now, min(message.after, self.wait_max))
         elif message.kind == "release" and lock.asker is self.remote:
@@ -267,11 +267,6 @@ class RedisLockRegistry(MemoryLockRegistry):
         if was_free and not lock.free:
             return dict.fromkeys(lock.queue)
         return table.pass_on(lock) if lock.leader is None else {lock.leader: None}
-
-    def ask_remotely(self, lock: Lock, now: float) -> None:
-        """Record that another process asks, unless a call of ours does: news may be older than that."""
-        if not lock.is_asked(now, but=self.remote):
-            lock.ask(self.remote, now)
 
     def _listen(self) -> None:
         """Start the listener, unless there is one; wait for its first attempt, twice `socket_timeout` at most."""
@@ -376,7 +371,7 @@ class RedisWaiter(SharedWaiter):
                 if claims.get(key) is caller:
                     del claims[key]
                 if key in table.locks:
-                    self._registry.ask_remotely(table.locks[key], now)
+                    table.locks[key].ask_elsewhere(self._registry.remote, now)
             for key in table.locks.standing(caller, now).open:
                 if key in wanted:
                     claims[key] = caller

@@ -36,3 +36,12 @@ def awaiting(caller: Caller, locks: Locks, standing: Standing, now: float) -> fl
         return min(max(lock.asked_at for lock in closed) + moment, caller.start + LONGEST * caller.delay)
     soonest = min(max(lock.asked_at + moment, lock.not_before) for lock in closed)
     return soonest if soonest > now else now + moment
+
+
+def expected(caller: Caller, locks: Locks, now: float) -> float:
+    """Return the instant at which a waiting caller will probably go, or learn the answer to a question."""
+    leaders = (locks[key].leader for key in caller.keys if key in locks and not locks[key].free)
+    dues = [leader.due for leader in leaders if leader is not None and leader.due > now]
+    one_more_round = now + caller.delay  # if somebody asks just now
+    next_due = min(dues, default=one_more_round)
+    return caller.due if now < caller.due < next_due else next_due

@@ -100,14 +100,6 @@ class LockTable:
         """Return the instant at which a caller that may not go should look again, unless woken before."""
         return caller.due if caller.due > now else self.turns.next_lost(caller.origin)
 
-    def expected(self, caller: Caller, now: float) -> float:
-        """Return the instant at which a waiting caller will probably go, or learn the answer to a question."""
-        leaders = (lock.leader for lock in self._locks_of(caller) if not lock.free)
-        dues = [leader.due for leader in leaders if leader is not None and leader.due > now]
-        one_more_round = now + caller.delay  # if somebody asks just now
-        next_due = min(dues, default=one_more_round)
-        return caller.due if now < caller.due < next_due else next_due
-
     def depart(self, caller: Caller, now: float, may_ask: Collection[str] | None = None) -> frozenset[str]:
         """End the wait of `caller`; return the keys to send: those that are free, or that it asks about.
 

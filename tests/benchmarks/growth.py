@@ -112,7 +112,7 @@ class StandIn:
         self.values, self.ends = {}, {}
         self.commands = self.scripts = self.messages = self.trips = 0
         self.lua = LuaRuntime()
-        self.lua.globals().redis = self.lua.table_from({"call": self.call})
+        self.lua.globals().redis = self.lua.table_from({"call": self.call, "pcall": self.call})
         self.lua.globals().cjson = self.lua.table_from({"encode": lambda table: json.dumps(plain(table))})
 
     def register_script(self, text):
@@ -122,7 +122,10 @@ class StandIn:
     def evalsha(self, function, keys, args):
         self.scripts += 1
         self.trips += 1
-        return plain(function(self.lua.table_from(keys), self.lua.table_from([str(arg) for arg in args])))
+        keys, args = (
+            [one.decode() if isinstance(one, bytes) else str(one) for one in each] for each in (keys, args)
+        )
+        return plain(function(self.lua.table_from(keys), self.lua.table_from(args)))
 
     def publish(self, channel, message):
         self.trips += 1
@@ -193,6 +196,13 @@ class StandIn:
     def on_zrange(self, key, first, last):
         found = self.members(key).order[int(first) : None if int(last) == -1 else int(last) + 1]
         return self.lua.table_from([member for _, member in found])
+
+    def on_zcard(self, key):
+        return len(self.members(key).scores)
+
+    def on_zscore(self, key, member):
+        score = self.members(key).scores.get(member)
+        return False if score is None else str(score)
 
     def on_zcount(self, key, least, most):
         first, end = self.members(key).span(float(least), float(most))
