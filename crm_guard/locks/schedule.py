@@ -28,6 +28,12 @@ def due(caller: Caller, locks: Locks) -> float:
     return min(pacing.due(caller.delay, caller.start, records), oldest + LONGEST * caller.delay)
 
 
+def looks_after_leaders(caller: Caller, locks: Locks, now: float) -> float:
+    """Return the instant at which a caller that leads nothing looks whether it should."""
+    leaderless = min(locks[key].leaderless_at(caller) for key in caller.keys if key in locks)
+    return min(leaderless, now + max(LONGEST * caller.delay, _MOMENT))
+
+
 def awaiting(caller: Caller, locks: Locks, standing: Standing, now: float) -> float:
     """Return the instant until which a caller that is due awaits that it may ask about all of its records."""
     moment = max(pacing.shortest(caller.delay), _MOMENT)

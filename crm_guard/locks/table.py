@@ -84,7 +84,7 @@ class LockTable:
             if caller.due <= now and standing.closed:
                 caller.due = schedule.awaiting(caller, self.locks, standing, now)
         else:
-            caller.due = min(lock.leaderless_at(caller) for lock in self._locks_of(caller))
+            caller.due = schedule.looks_after_leaders(caller, self.locks, now)
         caller.looks_at = caller.due if caller.due > now else float("inf")
         if caller.needs_slot and caller.due <= now:
             self.turns.line_up(caller, now)

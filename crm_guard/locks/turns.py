@@ -42,9 +42,9 @@ class WakeLimiter:
     def _wake_next(self, now: float) -> None:
         while self.line and (len(self.awake) < self._limit or self._reclaim(now)):
             caller = next(iter(self.line))
-            self.awake[caller] = now + caller.verdict_timeout
+            caller.wake.set()  # first: if an interrupt comes between these lines, it looks and lines up again
             caller.has_slot = True
-            caller.wake.set()
+            self.awake[caller] = now + caller.verdict_timeout
             del self.line[caller]
 
     def _reclaim(self, now: float) -> bool:

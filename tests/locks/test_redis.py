@@ -540,7 +540,7 @@ class TestRedisFails:
         crm.lock(KEY)
 
         def die():
-            eventually(lambda: registry.claims)
+            eventually(lambda: crm.calls > 12)  # they wait, and ask in turn
             server.stop()
             eventually(lambda: not registry.link.up)
             crm.unlock(KEY)

@@ -161,6 +161,19 @@ class TestWhoAsks:
         assert desk.leader(A) == "1"
         assert [desk.goes("3", 2.9), desk.goes("3", 3.1)] == [None, "A"]
 
+    def test_another_when_the_leader_is_busy_though_it_was_asking_when_the_other_looked(self, desk):
+        desk.refused("1", A, delay=2.0)
+        desk.refused("2", A, delay=1.0)
+        desk.refused("3", A, delay=1.0)
+        asking = desk.leader(A)
+        assert desk.goes(asking, 1.0) == "A"
+        assert desk.goes("3") is None, "an answer is under way"
+        desk.table.verdict(desk[asking], [A], (), 1.2)
+        desk.table.locks[A].leader = desk["1"]
+        desk["1"].due = 1000.0
+        assert desk["3"].looks_at <= 1.0 + 3.0
+        assert [desk.goes("3", 4.1), desk.goes("3", 4.3)] == [None, "A"]
+
     def test_another_when_the_leader_goes_for_a_record_of_its_own(self, desk):
         desk.refused("1", A, retry_after=50.0)
         desk.refused("1", A, B)
