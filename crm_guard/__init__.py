@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crm_guard.adapter import GuardAdapter
+    from crm_guard.bulk import RecordWriter, write_records
     from crm_guard.clock import Clock, stop_waiting
     from crm_guard.events import EventKind, GuardEvent, GuardHook
     from crm_guard.mounting import CRM_PREFIXES, install, mount_guard, uninstall
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from crm_guard.remaining import RemainingRequest
     from crm_guard.remediation import ApprovalCase
     from crm_guard.report import GuardError, GuardReport, NotApprovedError, RecordLockedError, get_report
+    from crm_guard.row_results import RowResult, RowState, UnfinishedRow, WriteCounts
     from crm_guard.settings import GuardSettings, SettingsError, load_settings
 
 __version__ = "0.1.0"
@@ -37,26 +39,34 @@ __all__ = [
     "NotApprovedError",
     "RecordLockedError",
     "RecordOutcome",
+    "RecordWriter",
     "RemainingRequest",
+    "RowResult",
+    "RowState",
     "SettingsError",
+    "UnfinishedRow",
+    "WriteCounts",
     "get_report",
     "install",
     "load_settings",
     "mount_guard",
     "stop_waiting",
     "uninstall",
+    "write_records",
 ]
 
 # A name is imported when it is first asked for: a program that meets no lock never loads what handles locks.
 _NAMES = {
     "clock": ["Clock", "stop_waiting"],
     "adapter": ["GuardAdapter"],
+    "bulk": ["RecordWriter", "write_records"],
     "events": ["EventKind", "GuardEvent", "GuardHook"],
     "mounting": ["CRM_PREFIXES", "install", "mount_guard", "uninstall"],
     "remaining": ["RemainingRequest"],
     "remediation": ["ApprovalCase"],
     "outcomes": ["CallError", "GiveUpReason", "RecordOutcome"],
     "report": ["GuardError", "GuardReport", "NotApprovedError", "RecordLockedError", "get_report"],
+    "row_results": ["RowResult", "RowState", "UnfinishedRow", "WriteCounts"],
     "settings": ["GuardSettings", "SettingsError", "load_settings"],
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}

@@ -23,6 +23,7 @@ from crm_guard._transport.options import check_options, split_positional
 from crm_guard._transport.registries import blocks_greenlets, for_greenlets, make_registry
 from crm_guard._transport.retries import unsafe_repeats
 from crm_guard.clock import SystemClock
+from crm_guard.remaining import own_copy
 from crm_guard.settings import GuardSettings, Source, load_settings
 
 if TYPE_CHECKING:
@@ -165,9 +166,9 @@ class GuardAdapter(HTTPAdapter):
         if not isinstance(request, PreparedRequest):
             raise TypeError(_foreign(request))
         tail = self.tail_of(request.url or "")
-        if tail < 0 or (passage.get().open and _warn_of_nesting(self)):
-            return self.transmit(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
         options = {"stream": stream, "timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
+        if tail < 0 or passage.get().open:
+            return self.transmit(_passed_on(self, request, tail), **options)
         token = self.context.stops.token
         driver: Driver | None = None
         body: bytes | None = None
@@ -250,27 +251,46 @@ def _driver_of(
         from crm_guard._transport.driver import Driver  # noqa: PLC0415 (programs that meet no lock do without)
         from crm_guard._transport.tap import tapped  # noqa: PLC0415
 
+    context = usable_context(guard)
+    channel = Channel(guard.transmit, partial(tapped, guard), guard.build_response, repeats(guard))
+    return Driver(context, channel, request, options, tail, token)
+
+
+def usable_context(guard: GuardAdapter) -> Context:
+    """Return the context of a guard, with locks that greenlets can wait for where gevent patched meanwhile."""
     context = guard.context
     if blocks_greenlets(context.locks):
         locks = for_greenlets(context.locks, context.settings, guard.given.clock)
         guard.context = context = replace(context, locks=locks)
-    channel = Channel(guard.transmit, partial(tapped, guard), guard.build_response, _repeats(guard))
-    return Driver(context, channel, request, options, tail, token)
+    return context
 
 
-def _repeats(guard: GuardAdapter) -> bool:
+def repeats(guard: GuardAdapter) -> bool:
     """Return whether `max_retries` may repeat what CRM may have applied: its error is only about the last try."""
     if isinstance(guard.inner, GuardAdapter):
-        return _repeats(guard.inner)
+        return repeats(guard.inner)
     return bool(unsafe_repeats(getattr(guard.inner or guard, "max_retries", None)))
 
 
-def _warn_of_nesting(guard: GuardAdapter) -> bool:
-    """Warn, once, that another guard is sending through this one, unknown to it. Return True."""
-    if not guard.warned_of_nesting:
-        guard.warned_of_nesting = True
-        warn(_NESTED)
-    return True
+def _passed_on(guard: GuardAdapter, request: PreparedRequest, tail: int) -> PreparedRequest:
+    """Return the request to send where a guard only sends.
+
+    So it does for other URLs, for a writer of many rows, and below another guard: that is unintended, and it warns
+    once.
+    """
+    if tail < 0:
+        return request
+    through = passage.get()
+    if not through.intended:
+        if not guard.warned_of_nesting:
+            guard.warned_of_nesting = True
+            warn(_NESTED)
+        return request
+    if through.renews and guard.refresh is not None:
+        request = own_copy(request)
+        guard.refresh(request)
+    through.reached = True
+    return request
 
 
 def _foreign(request: object) -> str:

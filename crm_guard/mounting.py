@@ -68,7 +68,7 @@ def mount_guard(
         TypeError: `session` is no `requests.Session`, or an argument is unknown or is a setting.
         ValueError: There is no prefix, or one that is no URL.
     """
-    _check_session(session)
+    check_session(session)
     check_options(adapter_kwargs, "mount_guard(session, ")
     mounts = _normalized_prefixes(prefixes)
     places = dict(_mount_points(session, mounts))
@@ -82,7 +82,7 @@ def mount_guard(
     return cast("GuardAdapter", _mounted_adapter(session, mounts[0]))
 
 
-def _check_session(session: object) -> None:
+def check_session(session: object) -> None:
     """Reject a session of another library: it would send, then fail on the answer and lose it."""
     if isinstance(session, _SESSION):
         return

@@ -1,4 +1,4 @@
-"""RemainingRequest: a storable request for records that are still blocked, which a task queue can send later."""
+"""RemainingRequest: a storable request for records that were refused, which a task queue can send later."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ _SESSION_HEADERS: Final = frozenset({"cookie", "proxy-authorization"})
 
 
 class RemainingRequest(PreparedRequest):
-    """A `requests.PreparedRequest` for just the records that CRM refused for a temporary lock.
+    """A `requests.PreparedRequest` for just some records of a call that CRM refused.
 
+    `remaining_request()` makes one for those with a temporary lock, `request_for` one for those that it is given.
     Send it with `session.send(request)`. The caller owns it: nothing else refers to it.
 
     Its stored forms, a pickle or :meth:`to_dict`, hold no credentials: no user and password of the URL, and no
@@ -189,6 +190,17 @@ class RemainingRequest(PreparedRequest):
 def own_copy(request: PreparedRequest) -> PreparedRequest:
     """Copy a request with its hooks; a `RemainingRequest` also with its `keep` and missing names."""
     return request.of(request) if isinstance(request, RemainingRequest) else _copy_with_hooks(request)
+
+
+def changed_copy(request: RemainingRequest, url: str | None, body: bytes | None) -> RemainingRequest:
+    """Copy a request that is portable, with another URL or body where given, and the length of that body."""
+    copied = RemainingRequest.of(request)
+    copied.url = url or copied.url
+    if body is not None:
+        copied.body = body
+        copied.headers["Content-Length"] = str(len(body))
+        copied.headers.pop("Transfer-Encoding", None)
+    return copied
 
 
 def _copy_with_hooks(request: PreparedRequest) -> PreparedRequest:

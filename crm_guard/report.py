@@ -17,18 +17,20 @@ from crm_guard._base.codes import CLIENT_ERROR
 from crm_guard._base.credentials import bare_headers, bare_url
 from crm_guard._base.retry_after import seconds_to_wait
 from crm_guard._protocol.answer import read_answer
+from crm_guard._protocol.call_result import certain_positions, part_for
 from crm_guard._protocol.crm_url import CrmUrl, tail_finder
 from crm_guard._protocol.inspection import READ_METHODS, may_hold_items
 from crm_guard._protocol.record_outcomes import Judge, error_in, outcomes_in
 from crm_guard._protocol.request_records import read_request
 from crm_guard.outcomes import CallError, GiveUpReason, RecordOutcome, shown_id
-from crm_guard.remaining import RemainingRequest
+from crm_guard.remaining import RemainingRequest, changed_copy
 from crm_guard.remediation import harmless_state
 from crm_guard.settings import GuardSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+    from crm_guard._protocol.request_records import CrmRequest
     from crm_guard.remediation import ApprovalCase
 
 __all__ = [
@@ -50,6 +52,8 @@ _LINKS: Final = frozenset({"link", "refresh"})
 _DEFAULTS: Final = GuardSettings()
 _REQUESTS: Final = RequestException.__module__
 _usual_tail: Final = tail_finder(_DEFAULTS.path_pattern)
+_any_tail: Final = tail_finder("/")
+"""Of a URL that is known to be a CRM call, whatever pattern says so."""
 
 _STOPPED: Final = {
     GiveUpReason.ATTEMPTS: "the guard gave up after the last send that `attempts` allows",
@@ -67,8 +71,8 @@ _STOPPED: Final = {
 class GuardReport:
     """What became of one call.
 
-    A pickled report leaves behind its response, the credentials of the remaining request (see `RemainingRequest`),
-    and a remaining request whose body is a stream.
+    A pickled report leaves behind its response, the credentials of its requests (see `RemainingRequest`), and
+    requests whose body is a stream. Safe to use from several threads.
 
     Attributes:
         outcomes: One per record, in the order of CRM's first answer; where the call failed as a whole, one per
@@ -90,6 +94,10 @@ class GuardReport:
     error: CallError | None = None
     _response: Response | None = field(default=None, repr=False, compare=False)
     _remaining: RemainingRequest | None = field(default=None, repr=False, compare=False)
+    _request: RemainingRequest | None = field(default=None, repr=False, compare=False)
+    """The caller's request, in a copy that shares its body: `request_for` reads it when asked."""
+    _certain: frozenset[int] = field(default=frozenset(), repr=False, compare=False)
+    """Positions that are without doubt those in the request."""
 
     @property
     def blocked(self) -> tuple[RecordOutcome, ...]:
@@ -102,12 +110,58 @@ class GuardReport:
         return any(outcome.succeeded for outcome in self.outcomes)
 
     def __getstate__(self) -> dict[str, object]:
-        remaining = self._remaining if self._remaining is not None and self._remaining.portable else None
-        return {**self.__dict__, "_response": None, "_remaining": remaining}
+        of_use = any(not (outcome.succeeded or outcome.uncertain) for outcome in self.outcomes)
+        request = _portable(self._request) if of_use else None
+        return {**self.__dict__, "_response": None, "_remaining": _portable(self._remaining), "_request": request}
 
     def remaining_request(self) -> RemainingRequest | None:
         """Return a request for just the records still locked, or None: see `GuardError.remaining_request`."""
         return type(self._remaining).of(self._remaining) if self._remaining is not None else None
+
+    def request_for(self, outcomes: Iterable[RecordOutcome]) -> RemainingRequest:
+        """Return a request for just some of the call's records, such as `report.blocked`, to keep and send later.
+
+        Of a batch it asks for the given records alone, in the order of the caller's request, and is otherwise the
+        same byte for byte; of a call about one record it is the same request. As from `remaining_request`, each
+        call returns a new one, which the caller owns. Also of a pickled report, where it lacks its credentials.
+
+        A refusal that waiting does not end (`NOT_APPROVED`) is met again until somebody resolves it in CRM.
+
+        Args:
+            outcomes: Some of `report.outcomes`, in any order; compared by value.
+
+        Raises:
+            ValueError: There is none of them, or one of another report; CRM has written a record, or may have
+                (`uncertain`); the body was a stream, or the report was made by hand; the answer does not tell
+                without doubt where the records stand in the request, or the call cannot be sent in part.
+        """
+        chosen = tuple(dict.fromkeys(outcomes))
+        obstacle = self._obstacle(chosen)
+        if obstacle is not None or self._request is None:
+            raise ValueError(obstacle)
+        url = self._request.url or ""
+        records = _records_of(self._request, CrmUrl(url, _any_tail(url)))
+        part = part_for(chosen, self.outcomes, records, self._certain)
+        return changed_copy(self._request, part.url, part.body)
+
+    def _obstacle(self, chosen: Collection[RecordOutcome]) -> str | None:
+        """Return why there is no request for some outcomes, whatever it asks for; None if there may be."""
+        if not chosen:
+            return "outcomes=() names no record: pass some of report.outcomes, such as report.blocked"
+        if strangers := [outcome for outcome in chosen if outcome not in self.outcomes]:
+            return f"{len(strangers)} of the outcomes are not of this report: pass some of report.outcomes"
+        if written := [outcome for outcome in chosen if outcome.succeeded]:
+            return f"CRM has written {self._which(written)}: what was written must not be sent again"
+        if lost := [outcome for outcome in chosen if outcome.uncertain]:
+            return (
+                f"it is uncertain whether CRM has written {self._which(lost)}: look there, and only if it has not, "
+                "build a request of your own"
+            )
+        if self._request is None:
+            return "this report has no request: it was made by hand, or pickled while the body was a stream"
+        if not self._request.portable:
+            return "the body was a stream, which cannot be read again: send bytes"
+        return _STOPPED[self.reason] if self.reason is GiveUpReason.UNMATCHED else None
 
     def raise_for_blocked(self) -> None:
         """Raise if any record is blocked.
@@ -209,6 +263,10 @@ class GuardError(HTTPError):
         whose fate is unknown (`RecordOutcome.uncertain`) are not in it.
         """
         return self.report.remaining_request() if self.report else None
+
+    def request_for(self, outcomes: Iterable[RecordOutcome]) -> RemainingRequest:
+        """Return a request for just some of the call's records: see `GuardReport.request_for`."""
+        return (self.report or GuardReport()).request_for(outcomes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.args, self._state(_kept_request, _kept_response)
@@ -346,17 +404,29 @@ def _read(response: Response) -> GuardReport | None:
     body = _body_of(response)
     if body is None and status < CLIENT_ERROR:  # whoever has read it knows more than we do
         return None
-    named = read_request(method, address, lambda: _plain_body(request), external="X-EXTERNAL" in request.headers)
+    named = _records_of(request, address)
     asked = seconds_to_wait(response.headers.get("Retry-After"))
     answer = read_answer(response, status, body, named, retry_after=asked)
     judge = Judge(named, _DEFAULTS.retry_actions, address.version)
     error = error_in(answer, named)
+    outcomes = outcomes_in(answer, judge)
     return GuardReport(
-        outcomes=outcomes_in(answer, judge),
+        outcomes=outcomes,
         retry_after=error.retry_after if error else None,
         error=error,
         _response=response,
+        _request=RemainingRequest.of(request),
+        _certain=certain_positions(outcomes, answer, named),
     )
+
+
+def _records_of(request: PreparedRequest, address: CrmUrl) -> CrmRequest:
+    external = "X-EXTERNAL" in request.headers
+    return read_request(request.method or "", address, lambda: _plain_body(request), external=external)
+
+
+def _portable(request: RemainingRequest | None) -> RemainingRequest | None:
+    return request if request is not None and request.portable else None
 
 
 def _body_of(response: Response) -> bytes | None:

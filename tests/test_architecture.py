@@ -16,11 +16,12 @@ ROOT = Path(__file__).parents[1] / "crm_guard"
 
 # Which parts of the package each part may import. A part is a module or a package directly below crm_guard; `""` is
 # `crm_guard/__init__.py`, which loads the public names lazily and so knows them all.
-READING = {"_base", "settings", "remediation", "outcomes", "events", "_protocol"}
+READING = {"_base", "settings", "remediation", "outcomes", "row_results", "events", "_protocol"}
 BELOW_TRANSPORT = READING | {"clock", "locks", "remaining", "report", "errors", "events"}
 BELOW_ADAPTER = BELOW_TRANSPORT | {"_transport"}
 BELOW_MOUNTING = BELOW_ADAPTER | {"adapter"}
-BELOW_TESTING = BELOW_MOUNTING | {"mounting", "simulator", ""}
+BELOW_BULK = BELOW_MOUNTING | {"mounting", "_bulk"}
+BELOW_TESTING = BELOW_BULK | {"bulk", "simulator", ""}
 WALLS: Mapping[str, set[str]] = {
     "_base": set(),
     "remediation": {"_base"},
@@ -29,6 +30,7 @@ WALLS: Mapping[str, set[str]] = {
     "remaining": {"_base"},
     "clock": {"_base"},
     "outcomes": {"_base", "remediation"},
+    "row_results": {"outcomes"},
     "events": {"outcomes", "remediation"},
     "locks": {"clock", "_base", "settings"},
     "_protocol": READING - {"_protocol"},
@@ -37,6 +39,8 @@ WALLS: Mapping[str, set[str]] = {
     "_transport": BELOW_TRANSPORT,
     "adapter": BELOW_ADAPTER,
     "mounting": BELOW_MOUNTING,
+    "_bulk": BELOW_BULK - {"_bulk"},
+    "bulk": BELOW_BULK,
     "testing": BELOW_TESTING,
     "cli": BELOW_TESTING | {"testing"},
     "": BELOW_TESTING | {"testing", "cli"},
@@ -75,6 +79,7 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.package = root.name
         self._files = {self._module(root, path): path for path in sorted(root.rglob("*.py"))}
+        self._read: dict[str, list[Import]] = {}
 
     @property
     def modules(self) -> Sequence[str]:
@@ -82,10 +87,9 @@ class Tree:
 
     def imports(self, part: str | None = None) -> Iterator[Import]:
         """Yield the imports of all modules, or of those of one part."""
-        for module, path in self._files.items():
+        for module in self._files:
             if part is None or self.part_of(module) == part:
-                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                    yield from self._imported(module, node)
+                yield from self._imports_of(module)
 
     def own_imports(self, part: str | None = None) -> Iterator[Import]:
         """Yield those that stay within the package."""
@@ -103,6 +107,12 @@ class Tree:
     def _module(self, root: Path, path: Path) -> str:
         parts = path.relative_to(root.parent).with_suffix("").parts
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+    def _imports_of(self, module: str) -> Sequence[Import]:
+        if module not in self._read:
+            nodes = ast.walk(ast.parse(self._files[module].read_text(encoding="utf-8")))
+            self._read[module] = [found for node in nodes for found in self._imported(module, node)]
+        return self._read[module]
 
     def _imported(self, module: str, node: ast.AST) -> Iterator[Import]:
         if isinstance(node, ast.Import):

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from crm_guard._protocol.endpoints import Resend
-from crm_guard._protocol.matching import match_named, match_sent, repointed
+from crm_guard._protocol.matching import found_in, repointed
 from crm_guard._protocol.precedents import Precedents
 from crm_guard._protocol.request_records import CrmRequest, Part
 from crm_guard._protocol.resend_rules import obstacle
@@ -171,8 +171,7 @@ class Exchange(Generic[R]):
         if answer.failed or envelope is None or (envelope.bare and len(self._sent) > 1):
             return self._follow_up(answer)
         ids = [self._requested_id(self.slots[number]) for number in self._sent]
-        matched = match_sent(request, envelope.items, ids)
-        found = _by_index(matched, envelope.items) if matched else match_named(envelope.items, ids)
+        found, matched = found_in(request, envelope.items, ids)
         slots = list(self.slots)
         for sent_index, number in enumerate(self._sent):
             item = found.get(sent_index)
@@ -182,7 +181,7 @@ class Exchange(Generic[R]):
                 else slots[number]._replace(fate=self._fate_of_lost)
             )
         still_locked = any(slots[number].fate is Fate.LOCKED for number in self._sent)
-        if len(found) < len(self._sent) or (matched is None and still_locked):
+        if len(found) < len(self._sent) or (not matched and still_locked):
             return tuple(slots), GiveUpReason.UNMATCHED
         return tuple(slots), self._obstacle(slots)
 
@@ -222,7 +221,3 @@ class Exchange(Generic[R]):
     def _requested_id(self, slot: Slot) -> str | None:
         ids = self.request.ids
         return ids[slot.request_index] if ids and slot.request_index is not None else None
-
-
-def _by_index(matched: Iterable[int | None], items: Iterable[Item]) -> dict[int, Item]:
-    return {index: item for index, item in zip(matched, items, strict=True) if index is not None}

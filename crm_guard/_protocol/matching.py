@@ -162,6 +162,19 @@ def match_sent(request: CrmRequest, items: Sequence[Item], sent: Sequence[str | 
     return match(items, sent, container=request.container, ids_only=request.ids_only, ordered=ordered)
 
 
+def found_in(
+    request: CrmRequest, items: Sequence[Item], sent: Sequence[str | None]
+) -> tuple[dict[int, Item], bool]:
+    """Return the items by sent index as far as that is certain, and whether the answer as a whole is in no doubt.
+
+    Where it is in doubt, items that name an id which was sent once are believed all the same.
+    """
+    matched = match_sent(request, items, sent)
+    if not matched:
+        return match_named(items, sent), False
+    return {index: item for index, item in zip(matched, items, strict=True) if index is not None}, True
+
+
 def records(request: CrmRequest, envelope: Envelope, matched: Sequence[int | None] | None) -> list[str | None]:
     """Return the record that each item is about, None where that is not certain.
 

@@ -238,28 +238,28 @@ def _completed(answer: Answer[Any], judge: Judge, outcomes: tuple[RecordOutcome,
     """
     request = judge.request
     if not failed_as_a_whole(answer, request):
-        return tuple(_qualified(outcome, answer, request) for outcome in outcomes)
+        return tuple(qualified(outcome, answer, request) for outcome in outcomes)
     if not request.ids or (request.names_one and not _names_record(request)):
         return ()
-    causes = _causes(answer, request, outcomes)
+    causes = named_causes(answer, request, outcomes)
     items = answer.envelope.items if answer.envelope is not None else ()
     item = next((item for item in items if item.guarded), None)
     if item is not None and not causes:
         return tuple(judge.outcome(item, record_id, position) for position, record_id in enumerate(request.ids))
     return tuple(
-        causes.get(position) or _outcome_of_call(answer, request, position, record_id, bystander=bool(causes))
+        causes.get(position) or outcome_of_call(answer, request, position, record_id, bystander=bool(causes))
         for position, record_id in enumerate(request.ids)
     )
 
 
-def _qualified(outcome: RecordOutcome, answer: Answer[Any], request: CrmRequest) -> RecordOutcome:
+def qualified(outcome: RecordOutcome, answer: Answer[Any], request: CrmRequest) -> RecordOutcome:
     """Return an outcome, uncertain where a failing server reports a refusal: that proves nothing."""
     if answer.status < SERVER_ERROR or outcome.succeeded or outcome.blocked or request.endpoint.reads:
         return outcome
     return replace(outcome, uncertain=True, hint=hint_for_uncertain(str(answer.error)))
 
 
-def _causes(
+def named_causes(
     answer: Answer[Any], request: CrmRequest, outcomes: Sequence[RecordOutcome]
 ) -> dict[int, RecordOutcome]:
     """Return the outcomes of the records that an answer names as the cause of its refusal, by their positions."""
@@ -278,7 +278,7 @@ def _named_indexes(request: CrmRequest, envelope: Envelope) -> list[int | None]:
     return [index_of.get(item.record_id or "", at) for item, at in zip(envelope.items, pointed_to, strict=True)]
 
 
-def _outcome_of_call(
+def outcome_of_call(
     answer: Answer[Any], request: CrmRequest, position: int, record_id: str | None, *, bystander: bool
 ) -> RecordOutcome:
     """Return the outcome of a record of which the answer has no item of its own."""

@@ -54,7 +54,7 @@ class Driver:
             named, address, method, context.settings, random.random, replayable=replayable(request)
         )
         self._performer = Performer(context, channel, request, options, address, named, token)
-        self._results = Results(request, channel.build_response, self._performer)
+        self._results = Results(request, named, channel.build_response, self._performer)
         self._first: Answer[Response] | None = None
         self._ending: Ending[Response] | None = None
         self._end_told = False

@@ -16,9 +16,12 @@ class Passage:
     Attributes:
         open: Whether it is under way. A context that was copied meanwhile may outlive it, as that of a greenlet or
             a task that was started inside.
+        intended: Whether whoever opened it decides what is sent again, so that a guard below is to send only.
+        renews: Whether that guard renews the request's credentials first.
+        reached: Whether such a guard has begun to send.
     """
 
-    open = False
+    open = intended = renews = reached = False
 
 
 passage: Final = ContextVar("crm_guard_passage", default=Passage())  # noqa: B039 (this one is never opened)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from crm_guard._protocol.call_result import ResentEnding, certain_positions
 from crm_guard._transport.http_copies import copy_of, remade
 from crm_guard.remaining import RemainingRequest
 from crm_guard.report import GuardReport, attach_report
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from requests import PreparedRequest, Response
     from urllib3 import HTTPResponse
 
-    from crm_guard._protocol.request_records import Part
+    from crm_guard._protocol.request_records import CrmRequest, Part
     from crm_guard._protocol.steps import Ending
     from crm_guard._transport.performer import Performer
 
@@ -24,6 +25,7 @@ class Results:
 
     Args:
         request: The caller's request.
+        named: Its records.
         build: The `build_response` of the adapter.
         performer: Knows what the call has cost.
     """
@@ -31,10 +33,11 @@ class Results:
     def __init__(
         self,
         request: PreparedRequest,
+        named: CrmRequest,
         build: Callable[[PreparedRequest, HTTPResponse], Response],
         performer: Performer,
     ) -> None:
-        self._request, self._build, self._performer = request, build, performer
+        self._request, self._named, self._build, self._performer = request, named, build, performer
         self._made: tuple[Response | None, GuardReport] | None = None
 
     def of(self, ending: Ending[Response]) -> tuple[Response | None, GuardReport]:
@@ -51,6 +54,8 @@ class Results:
                 error=ending.error,
                 _response=response,
                 _remaining=self._remaining(ending.remaining),
+                _request=self._own_request(),
+                _certain=self._certain(ending),
             )
             if response is not None:
                 attach_report(response, report)
@@ -69,6 +74,17 @@ class Results:
         trail.carry_cookies(response)
         response.request = self._request
         return response
+
+    def _own_request(self) -> RemainingRequest | None:
+        try:
+            return RemainingRequest.of(self._request)
+        except Exception:  # noqa: BLE001 (it has cookies of the caller's own kind that cannot be copied, say)
+            return None
+
+    def _certain(self, ending: Ending[Response]) -> frozenset[int]:
+        if isinstance(ending, ResentEnding):
+            return ending.certain
+        return certain_positions(ending.outcomes, ending.answer, self._named)
 
     def _remaining(self, part: Part | None) -> RemainingRequest | None:
         if part is None:

@@ -96,7 +96,7 @@ class SharedWaiter:
         self._started = self._announce_next = self._clock.now()
         while True:
             self._wake.clear()
-            going, again = self._look()
+            going, again = self.look()
             now = self._clock.now()
             if going or now >= deadline or self._interrupted():
                 break
@@ -106,6 +106,12 @@ class SharedWaiter:
         with self._mutex:
             self._table.stop(self._caller, self._clock.now())
         return frozenset()
+
+    def begin(self, keys: Collection[str], delay: float) -> float:
+        """Begin a wait without blocking; see :meth:`SteppedWaiter.begin`."""
+        self._enter(keys, delay)
+        with self._mutex:
+            return min(self._caller.looks_at, self._clock.now() + delay)
 
     def verdict(self, *, locked: Collection[str], free: Collection[str], retry_after: float = 0.0) -> None:
         """Report CRM's answer to keys that this call sent; see :meth:`Waiter.verdict`."""
@@ -131,8 +137,8 @@ class SharedWaiter:
         with self._mutex:
             self._table.enrol(self._caller, keys, delay, self._clock.now())
 
-    def _look(self) -> tuple[frozenset[str], float]:
-        """Return the keys to send now, if any, and the instant to look again."""
+    def look(self) -> tuple[frozenset[str], float]:
+        """Return the keys to send now, if any, and the instant to look again; see :meth:`SteppedWaiter.look`."""
         with self._mutex:
             return self._table.step(self._caller, self._clock.now())
 

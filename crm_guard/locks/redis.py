@@ -341,7 +341,8 @@ class RedisWaiter(SharedWaiter):
         self._link.drop("release", unused)
         self._link.tell(changes)
 
-    def _look(self) -> tuple[frozenset[str], float]:
+    def look(self) -> tuple[frozenset[str], float]:
+        """Return the keys to send now, if any, and the instant to look again; see :meth:`SteppedWaiter.look`."""
         table, caller, claims = self._table, self._caller, self._registry.claims
         with self._mutex:
             now = self._clock.now()

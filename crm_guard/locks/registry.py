@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -61,6 +61,22 @@ class Waiter(Protocol):
 
     def leave(self) -> None:
         """End the call: release every duty and slot that it holds. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class SteppedWaiter(Waiter, Protocol):
+    """A waiter that can also be asked without blocking, by a call that waits for many things at once.
+
+    `WaitContext.wake` is set when it should be asked again before the instant that it gave.
+    """
+
+    def begin(self, keys: Collection[str], delay: float) -> float:
+        """Begin a wait, as :meth:`Waiter.wait` does; return the instant at which to look."""
+        ...
+
+    def look(self) -> tuple[frozenset[str], float]:
+        """Return the keys to send now, which ends the wait; if none, the instant at which to look again."""
         ...
 
 

@@ -6,7 +6,7 @@ The record is locked for 5 s, a call to CRM takes 0.2 s (0.1 to 0.3), and the ca
 They wait as with the default settings, but never give up: `timeout` is ignored. First table: all calls in one
 process, over `MemoryLockRegistry`. Second table: spread over up to 100 processes, over `RedisLockRegistry` with its
 own Lua scripts (needs `pip install lupa`). There are no threads and no server: a heap of events drives the parts of
-the waiters that do not block (`_enter`, `_look`, `verdict`, `leave`), and a stand-in for Redis runs the scripts. A
+the waiters that do not block (`_enter`, `look`, `verdict`, `leave`), and a stand-in for Redis runs the scripts. A
 command takes effect at once; 1 ms later its call goes on, and its messages arrive in every process.
 
 - *calls*: sends to CRM in all. Of these refused: *probes*, sends after a wait, and *firsts*, sends without one, by
@@ -352,7 +352,7 @@ class Call:
             return
         self.scene.looks += 1
         self.looking, self.woken = True, False
-        going, again = self.do(self.waiter._look)
+        going, again = self.do(self.waiter.look)
         self.looking = False
         if going:
             self.waiting = False

@@ -98,7 +98,8 @@ def test_a_leader_that_stops_hands_the_probe_on(registry, waiter_of, together, s
 
     def follow():
         leader.asleep()
-        got = follower.wait([KEY], 0.3, soon)
+        # Due after the leader stops: before that, the question would be the leader's to ask.
+        got = follower.wait([KEY], 0.1 if how == "leaves" else 0.3, soon)
         follower.leave()
         return got
 

@@ -148,14 +148,14 @@ def test_the_mutex_is_free_while_calls_wait(registry, waiter_of):
 def test_a_wake_up_between_looking_and_sleeping_is_not_lost(registry, waiter_of, soon):
     waiter, other = waiter_of(registry), waiter_of(registry)
     waiter.verdict(locked=[KEY], free=[])
-    look = waiter._look
+    look = waiter.look
 
     def look_then_unlock():
         result = look()
         other.verdict(locked=[], free=[KEY])
         return result
 
-    waiter._look = look_then_unlock
+    waiter.look = look_then_unlock
     waiter._clock = Sleepless()
     assert waiter.wait([KEY], 100.0, soon) == {KEY}
     waiter.leave()

@@ -142,6 +142,9 @@ def write(session: requests.Session, url: str) -> int:
     for outcome in (*report.outcomes, *report.blocked):
         print(explain(outcome))
     print(report.attempts, report.waited, report.credits_spent, report.reason, report.retry_after)
+    if report.blocked:
+        kept: RemainingRequest = report.request_for(outcome for outcome in report.blocked)
+        print(kept.to_dict(), GuardError("refused", report=report).request_for(report.blocked).missing)
     report.raise_for_blocked()
     return report.attempts
 

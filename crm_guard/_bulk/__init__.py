@@ -1,0 +1,1 @@
+"""The threads of a writer of many rows, and how they send: what touches `requests`, the clock and the locks."""

@@ -1,0 +1,124 @@
+"""The rows that were read, and what is known of each, for the thread that takes the results."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from crm_guard._protocol.scheduling.row import Row, Stage
+from crm_guard.row_results import RowResult, RowState, UnfinishedRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from crm_guard._protocol.scheduling.target import Target
+    from crm_guard.outcomes import RecordOutcome
+
+T = TypeVar("T")
+
+
+class Ledger(Generic[T]):
+    """The rows that were read and whose results were not taken. Used by one thread.
+
+    A Ctrl-C may come at any line: a row is in one of the lists before it leaves the other.
+
+    Args:
+        rows: The input.
+        target: Where the rows go.
+
+    Attributes:
+        read: How many rows were read.
+        ended: Whether there are no more.
+        chunk: Rows that are yet to be handed to the threads.
+    """
+
+    def __init__(self, rows: Iterable[T], target: Target) -> None:
+        self._numbered: Iterator[tuple[int, T]] = zip(itertools.count(), rows, strict=False)
+        self._target = target
+        self._raw: list[tuple[int, T]] = []
+        self._rows: dict[int, Row] = {}  # in input order
+        self._handed: int | None = None  # taken, unless something came between
+        self.chunk: list[Row] = []
+        self.read = 0
+        self.ended = False
+
+    @property
+    def pending(self) -> int:
+        """How many rows were read and have no result that was taken."""
+        return len(self._rows) + len(self._raw)
+
+    @property
+    def final_below(self) -> int:
+        """The index below which all results were taken."""
+        first = next((index for index in self._rows if index != self._handed), None)
+        if first is not None:
+            return first
+        return self._raw[0][0] if self._raw else self.read
+
+    def read_on(self, most: int) -> None:
+        """Read up to `most` rows into `chunk`.
+
+        Raises:
+            TypeError: A row is of a kind that the call does not take.
+            ValueError: A row is no record id.
+            Exception: Whatever the input raises.
+        """
+        before = len(self._raw)
+        self.ended = True  # unless it turns out that it is not
+        self._raw.extend(itertools.islice(self._numbered, most))  # one step: no row is lost on the way
+        self.ended = len(self._raw) - before < most
+        while self._raw:
+            self._admit(*self._raw[0])
+            del self._raw[0]
+
+    def hand(self, result: RowResult[T]) -> RowResult[T]:
+        """Record that a result is being taken, and return it."""
+        self._handed = result.index
+        return result
+
+    def take_back(self) -> None:
+        """Record that the most recent result did not reach whoever takes them."""
+        self._handed = None
+
+    def forget_handed(self) -> None:
+        """Drop the row whose result was taken."""
+        if self._handed is not None:
+            self._rows.pop(self._handed, None)
+            self._handed = None
+
+    def unfinished(self, *, over: bool) -> list[UnfinishedRow[T]]:
+        """Return the rows without a result, or whose result was not taken.
+
+        Args:
+            over: Whether no answer will come any more.
+        """
+        alive = [row for row in list(self._rows.values()) if row.index != self._handed]
+        rows: list[UnfinishedRow[T]] = [_unfinished(row, over=over) for row in alive]
+        unread = [(index, value) for index, value in self._raw if index not in self._rows]
+        return rows + [UnfinishedRow(index=index, row=value, state=RowState.NEVER_SENT) for index, value in unread]
+
+    def _admit(self, index: int, value: T) -> None:
+        self.read = index + 1
+        target = self._target
+        try:
+            encoded = target.encode(value)
+            row = Row(index, value, encoded, target.record_id(value), target.keys(value))
+        except (TypeError, ValueError, RecursionError) as exc:
+            message = f"row {index} cannot be sent: it {exc}"
+            raise type(exc)(message) from exc
+        self._rows[index] = row
+        self.chunk.append(row)
+
+
+def _unfinished(row: Row, *, over: bool) -> UnfinishedRow[T]:
+    result, refusal = row.result, row.refusal
+    outcome: RecordOutcome | None
+    if result is not None:
+        state, outcome = RowState.ANSWERED, result.outcome
+    elif row.stage is Stage.UNDIAGNOSED:
+        state, outcome = (RowState.ANSWERED if over else RowState.IN_FLIGHT), refusal
+    elif row.stage is Stage.IN_FLIGHT:
+        state, outcome = (RowState.UNCERTAIN if over else RowState.IN_FLIGHT), None
+    else:
+        state, outcome = (RowState.PARKED if row.attempts else RowState.NEVER_SENT), refusal
+    return UnfinishedRow(index=row.index, row=row.value, state=state, outcome=outcome)

@@ -1,0 +1,1 @@
+"""Many rows: which are sent together, when, and what becomes of each. Pure."""

@@ -1,0 +1,127 @@
+"""One row on its way, and the batch that it travels in. Pure."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Sequence
+
+    from crm_guard._protocol.envelope import Item
+    from crm_guard._protocol.waits_and_budgets import Pacing
+    from crm_guard.outcomes import RecordOutcome
+    from crm_guard.row_results import RowResult
+
+
+class Stage(enum.Enum):
+    """Where a row is."""
+
+    QUEUED = "queued"
+    """It is yet to be sent, or waits for an earlier row with its key."""
+    PARKED = "parked"
+    """It waits for a lock."""
+    IN_FLIGHT = "in flight"
+    UNDIAGNOSED = "undiagnosed"
+    """It was refused for good; its approval state is yet to be asked for."""
+    DONE = "done"
+
+
+class Lock:
+    """What a row that met a lock waits for.
+
+    Attributes:
+        pacing: Its waits and budgets.
+        since: Instant of the first refusal, or of the wait before the first send.
+        refused_at: Instant of the most recent one.
+        due: Instant at which it is to be sent again.
+        ripe: Instant from which on it may be sent again if that costs no call of its own.
+        was_due: Whether it was due when it was sent most recently.
+        asked: How many of its sends count against its `attempts`.
+    """
+
+    __slots__ = ("asked", "due", "pacing", "refused_at", "ripe", "since", "was_due")
+
+    def __init__(self, pacing: Pacing, now: float) -> None:
+        self.pacing = pacing
+        self.since = self.refused_at = now
+        self.due = self.ripe = float("inf")
+        self.was_due = True
+        self.asked = 0
+
+
+class Row:
+    """One row on its way.
+
+    Attributes:
+        index: Where it stood in the input.
+        value: The row, as it was given.
+        encoded: The row as it goes into a request.
+        keys: Its keys: rows that share one are written in input order.
+        record_id: Its record, where it says so.
+        stage: Where it is.
+        attempts: How often it was sent.
+        behind: How many of its keys an earlier row holds.
+        refusal: CRM's most recent answer on it, where it refused the row.
+        lock: What it waits for, None before it met a lock.
+        result: What became of it.
+    """
+
+    __slots__ = (
+        "attempts",
+        "behind",
+        "encoded",
+        "index",
+        "keys",
+        "lock",
+        "record_id",
+        "refusal",
+        "result",
+        "stage",
+        "value",
+    )
+
+    def __init__(
+        self, index: int, value: Any, encoded: bytes, record_id: str | None, keys: Iterable[Hashable]
+    ) -> None:
+        self.index, self.value, self.encoded = index, value, encoded
+        self.record_id, self.keys = record_id, keys
+        self.stage = Stage.QUEUED
+        self.attempts = self.behind = 0
+        self.refusal: RecordOutcome | None = None
+        self.lock: Lock | None = None
+        self.result: RowResult[Any] | None = None
+
+
+class Batch:
+    """Rows that are sent together, in the order in which they stand in the request.
+
+    Attributes:
+        rows: The rows.
+        left_at: Instant at which they were handed to a worker.
+        renewed: Whether its credentials are renewed before it is sent.
+    """
+
+    __slots__ = ("left_at", "renewed", "rows")
+
+    def __init__(self, rows: Sequence[Row], left_at: float, *, renewed: bool) -> None:
+        self.rows, self.left_at, self.renewed = rows, left_at, renewed
+
+
+class Question:
+    """Rows whose approval states are asked for together.
+
+    Attributes:
+        rows: The rows, each with the item that refused it.
+    """
+
+    __slots__ = ("rows",)
+
+    def __init__(self, rows: Sequence[tuple[Row, Item]]) -> None:
+        self.rows = rows
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The records to ask about."""
+        named = (item.record_id or row.record_id for row, item in self.rows)
+        return tuple(dict.fromkeys(name for name in named if name))

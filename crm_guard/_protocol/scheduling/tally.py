@@ -1,0 +1,70 @@
+"""Counts what became of rows, and what it cost. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from crm_guard.outcomes import RecordOutcome
+
+
+class Sums(NamedTuple):
+    """The counts of one instant; see `WriteCounts`."""
+
+    written: int = 0
+    blocked: int = 0
+    failed: int = 0
+    uncertain: int = 0
+    waiting: int = 0
+    in_flight: int = 0
+    calls: int = 0
+    credits: int = 0
+
+
+class Tally:
+    """Counts what became of rows, and what it cost. Used by one thread at a time.
+
+    Attributes:
+        written: Rows that CRM wrote.
+        in_flight: Rows that are being sent.
+        calls: Requests made.
+        credits: What these cost.
+        blocked: The outcomes of the first rows that stayed blocked.
+    """
+
+    def __init__(self, kept: int = 100) -> None:
+        self.written = self.in_flight = self.calls = self.credits = 0
+        self.blocked: list[RecordOutcome] = []
+        self._kept = kept
+        self._blocked = self._failed = self._uncertain = 0
+
+    def add(self, outcome: RecordOutcome) -> None:
+        """Count a row that CRM did not write, or that nothing else is known of."""
+        if outcome.succeeded:
+            self.written += 1
+        elif outcome.uncertain:
+            self._uncertain += 1
+        elif outcome.blocked:
+            self._blocked += 1
+            if len(self.blocked) < self._kept:
+                self.blocked.append(outcome)
+        else:
+            self._failed += 1
+
+    def spend(self, calls: int, credits: int) -> None:  # noqa: A002 (the name of the count)
+        """Count requests, and what they cost."""
+        self.calls += calls
+        self.credits += credits
+
+    def sums(self, waiting: int) -> Sums:
+        """Return the counts of now."""
+        return Sums(
+            self.written,
+            self._blocked,
+            self._failed,
+            self._uncertain,
+            waiting,
+            self.in_flight,
+            self.calls,
+            self.credits,
+        )
