@@ -148,7 +148,7 @@ class GuardReport:
         """Return why there is no request for some outcomes, whatever it asks for; None if there may be."""
         if not chosen:
             return "outcomes=() names no record: pass some of report.outcomes, such as report.blocked"
-        if strangers := [outcome for outcome in chosen if outcome not in self.outcomes]:
+        if strangers := set(chosen).difference(self.outcomes):
             return f"{len(strangers)} of the outcomes are not of this report: pass some of report.outcomes"
         if written := [outcome for outcome in chosen if outcome.succeeded]:
             return f"CRM has written {self._which(written)}: what was written must not be sent again"

@@ -6,8 +6,6 @@ Also which of a call's records a later request may ask for: :func:`certain_posit
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from crm_guard._base.codes import SERVER_ERROR
@@ -20,7 +18,7 @@ from crm_guard._protocol.steps import Ending
 from crm_guard.outcomes import GiveUpReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from crm_guard._protocol.answer import Answer
     from crm_guard._protocol.call_facts import Facts
@@ -41,17 +39,6 @@ _OVERTAKEN: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResentEnding(Ending[R]):
-    """How a batch ended that was sent again: its first answer, which said where each record stands, is gone.
-
-    Attributes:
-        certain: The positions of those outcomes that are without doubt about the record at this request index.
-    """
-
-    certain: frozenset[int]
-
-
 def ending_of(exchange: Exchange[R], facts: Facts, judge: Judge, pacing: Pacing) -> Ending[R]:
     """Return how an exchange ended.
 
@@ -62,11 +49,8 @@ def ending_of(exchange: Exchange[R], facts: Facts, judge: Judge, pacing: Pacing)
         pacing: Of the call.
     """
     outcomes = outcomes_of(exchange, judge)
-    ending: Callable[..., Ending[R]] = Ending
-    if exchange.divisible and not exchange.alone:
-        indexes = (slot.request_index for slot in exchange.slots)
-        ending = partial(ResentEnding, certain=_unambiguous(outcomes, indexes))
-    return ending(
+    resent = exchange.divisible and not exchange.alone  # the answer that said where each record stands is gone
+    return Ending(
         answer=exchange.latest,
         merged=merged_of(exchange, judge, hints=facts.settings.hints_in_body),
         outcomes=outcomes,
@@ -78,6 +62,7 @@ def ending_of(exchange: Exchange[R], facts: Facts, judge: Judge, pacing: Pacing)
         events=tuple(facts.teller.of_end(exchange, outcomes)),
         raises=_raises(facts.settings.raise_on, exchange, outcomes),
         keeps_results=exchange.has_final_result,
+        certain=_unambiguous(outcomes, [slot.request_index for slot in exchange.slots]) if resent else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from crm_guard.outcomes import GiveUpReason
@@ -146,6 +146,8 @@ class Ending(Generic[R]):
         events: What is left to tell the hooks.
         raises: Whether `raise_on` asks to raise for blocked records.
         keeps_results: Whether some record has a final result, which an exception must carry.
+        certain: The positions of those outcomes that are without doubt about the record at this request index; None
+            where `answer` alone tells that.
     """
 
     answer: Answer[R] | None
@@ -159,3 +161,4 @@ class Ending(Generic[R]):
     events: tuple[GuardEvent, ...] = ()
     raises: bool = False
     keeps_results: bool = False
+    certain: frozenset[int] | None = field(default=None, compare=False)

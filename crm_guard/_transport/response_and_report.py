@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crm_guard._protocol.call_result import ResentEnding, certain_positions
+from crm_guard._protocol.call_result import certain_positions
 from crm_guard._transport.http_copies import copy_of, remade
 from crm_guard.remaining import RemainingRequest
 from crm_guard.report import GuardReport, attach_report
@@ -82,7 +82,7 @@ class Results:
             return None
 
     def _certain(self, ending: Ending[Response]) -> frozenset[int]:
-        if isinstance(ending, ResentEnding):
+        if ending.certain is not None:
             return ending.certain
         return certain_positions(ending.outcomes, ending.answer, self._named)
 

@@ -27,14 +27,20 @@ from crm_guard import (
     NotApprovedError,
     RecordLockedError,
     RecordOutcome,
+    RecordWriter,
     RemainingRequest,
+    RowResult,
+    RowState,
     SettingsError,
+    UnfinishedRow,
+    WriteCounts,
     get_report,
     install,
     load_settings,
     mount_guard,
     stop_waiting,
     uninstall,
+    write_records,
 )
 from crm_guard.settings import origins
 from crm_guard.simulator import Simulator
@@ -149,6 +155,25 @@ def write(session: requests.Session, url: str) -> int:
     return report.attempts
 
 
+def show_counts(counts: WriteCounts) -> None:
+    print(counts.written, counts.final, counts.final_below, counts.to_dict())
+
+
+def sync(session: requests.Session, url: str, ids: list[str]) -> list[UnfinishedRow[dict[str, str]]]:
+    rows = ({"id": record_id, "Company": "Zylker"} for record_id in ids)
+    writer: RecordWriter[dict[str, str]]
+    writer = write_records(session, "PUT", url, rows, workers=2, key=lambda row: row["id"], progress=show_counts)
+    with writer:
+        for result in writer:
+            told: RowResult[dict[str, str]] = result
+            print(told.row["id"], told.outcome.code, told.index, told.attempts, round(told.waited), told.reason)
+    writer.raise_for_blocked()
+    left = [row for row in writer.unfinished() if row.may_be_sent and row.state is not RowState.UNCERTAIN]
+    with write_records(session, "DELETE", url, ids, timeout=(3.05, 27), settings={"timeout": 9}) as deletions:
+        print([result.row.upper() for result in deletions], deletions.counts.elapsed)
+    return left
+
+
 def main() -> None:
     clock = Hurried()
     by_hand: Clock = ManualClock()
@@ -161,6 +186,8 @@ def main() -> None:
         guard: GuardAdapter = mount_guard(session, crm.url, settings={"attempts": 9}, hooks=[counter], clock=clock)
         lead = crm.add_record("Leads", locked_for=5.0)
         assert write(session, f"{crm.url}/crm/v8/Leads/{lead}") == len(counter.waits) + 1
+        more = [crm.add_record("Leads") for _ in range(3)]
+        assert sync(session, f"{crm.url}/crm/v8/Leads", more) == []
         guard.stop_waiting()
         guard.close()
         stop_waiting()

@@ -31,6 +31,8 @@ crm_guard.load_settings(timeot=3)  # E: Unexpected keyword argument "timeot"
 origins(timeot=3)  # E: Unexpected keyword argument "timeot"
 crm_guard.GuardSettings(timeot=3)  # E: Unexpected keyword argument "timeot"
 
+crm_guard.write_records(session, "PUT", "https://www.zohoapis.com/crm/v8/Leads", [{}], worker=5)  # E: "worker"
+
 # Settings where an adapter's arguments belong.
 crm_guard.mount_guard(session, timeout=5)  # E: Unexpected keyword argument "timeout"
 crm_guard.install(timeout=5)  # E: Unexpected keyword argument "timeout"
@@ -48,3 +50,6 @@ crm_guard.GuardSettings(attempts="3")  # E: incompatible type "str"
 crm_guard.GuardAdapter(crm_guard.GuardSettings(), 20)  # E: No overload variant
 crm_guard.GuardAdapter(10, "20")  # E: No overload variant
 crm_guard.GuardAdapter(10, pool_connections=20)  # E: No overload variant
+crm_guard.write_records(session, "PUT", "https://www.zohoapis.com/crm/v8/Leads", 5)  # E: incompatible type "int"
+for result in crm_guard.write_records(session, "DELETE", "https://www.zohoapis.com/crm/v8/Leads", ["1"]):
+    print(result.row + 1, result.succeded)  # E: "RowResult[str]" has no attribute "succeded"
