@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import functools
 import linecache
 import sys
 import traceback
@@ -19,6 +20,7 @@ from tests.calls.world import CALLS, ORIGIN, Guarded, add_leads, guarded, prepar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
 
     from requests import PreparedRequest
 
@@ -57,15 +59,17 @@ class Interrupting:
             frame = frame.f_back
 
     def _call(self, frame: Any, event: str, value: object) -> Any:
-        name = frame.f_code.co_filename
-        outside = name.startswith(OUTSIDE) or frame.f_code.co_qualname.startswith(FINALIZERS)
-        return self._line if name.startswith(str(PACKAGE)) and not outside else None
+        code = frame.f_code
+        if not of_guard(code.co_filename) or code.co_qualname.startswith(FINALIZERS):
+            return None
+        return self._line if self.at is None or has_line(code, *self.at) else None
 
     def _line(self, frame: Any, event: str, value: object) -> Any:
-        if event == "line" and not releases(frame):
+        if event == "line":
             line = (frame.f_code.co_filename, frame.f_lineno)
-            self.seen.append(line)
-            if line == self.at:
+            if self.at is None and not releases(frame):
+                self.seen.append(line)
+            elif line == self.at and not releases(frame):
                 self.times -= 1
                 if self.times < 0:
                     self.at = None
@@ -73,16 +77,34 @@ class Interrupting:
         return self._line
 
 
+@functools.cache
+def of_guard(name: str) -> bool:
+    """Return whether a file is the guard's."""
+    return name.startswith(str(PACKAGE)) and not name.startswith(OUTSIDE)
+
+
+def has_line(code: CodeType, name: str, number: int) -> bool:
+    """Return whether a line is one of this function: where it is not, nobody needs to look at the others."""
+    return (
+        name == code.co_filename
+        and number >= code.co_firstlineno
+        and any(number == line for _, _, line in code.co_lines())
+    )
+
+
 def releases(frame: Any) -> bool:
     """Return whether a frame is about to leave a `with` block: to enter one, it loads something by name."""
     source = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
-    enters = dis.opname[frame.f_code.co_code[frame.f_lasti]] in {"LOAD_FAST", "LOAD_GLOBAL"}
-    return source.startswith("with ") and not enters
+    return source.startswith("with ") and dis.opname[frame.f_code.co_code[frame.f_lasti]] not in {
+        "LOAD_FAST",
+        "LOAD_GLOBAL",
+    }
 
 
 def came_through_a_send(exc: BaseException) -> bool:
     """Return whether an exception came from inside of a send, or from the line that was about to begin it."""
-    return any("transmit(" in str(frame.line) for frame in traceback.extract_tb(exc.__traceback__))
+    passed = [(frame.f_code.co_filename, number) for frame, number in traceback.walk_tb(exc.__traceback__)]
+    return any("transmit(" in linecache.getline(*line) for line in passed)
 
 
 def believed_locked(world: Guarded, ids: list[str]) -> Any:

@@ -148,57 +148,66 @@ def lead_of(number: int, call: BatchCall) -> Lead:
     )
 
 
-def leads_for(call: BatchCall) -> st.SearchStrategy[Lead]:
-    return st.integers(0, len(LOCKS) * (6 + len(BLOCKS)) * 24 - 1).map(lambda number: lead_of(number, call))
+# Every strategy is made once: hypothesis looks into each new one anew.
+@functools.cache
+def leads_for(call: BatchCall, least: int, most: int) -> st.SearchStrategy[list[Lead]]:
+    numbers = st.integers(0, len(LOCKS) * (6 + len(BLOCKS)) * 24 - 1)
+    return st.lists(numbers.map(lambda number: lead_of(number, call)), min_size=least, max_size=most)
+
+
+@functools.cache
+def policies(attempts: tuple[int, ...]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(
+        {
+            "wait_initial": st.floats(0.5, 2.0),
+            "wait_max": st.floats(2.0, 9.0),
+            "wait_exp_base": st.floats(1.0, 3.0),
+            "wait_jitter": st.floats(0.0, 0.5),
+            "raise_on": st.just("never"),
+            "attempts": st.sampled_from(attempts),
+        }
+    )
+
+
+one_of = functools.cache(st.sampled_from)
+indexes = functools.cache(lambda size, most: st.lists(st.integers(0, size - 1), max_size=most))
+OPTIONS = st.fixed_dictionaries(
+    {
+        "shuffle": st.booleans(),
+        "seed": st.integers(0, 999),
+        "details_style": st.sampled_from(["seed", "oas"]),
+        "sandbox": st.booleans(),
+        "caller": st.sampled_from(["direct", "sdk"]),
+        "gzip": st.booleans(),
+    }
+)
+SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 40, LIMIT)
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    call = CALLS[draw(st.sampled_from(list(CALLS)))]
-    version = draw(st.sampled_from([version for version in VERSIONS if float(version) >= call.since]))
-    size = draw(st.sampled_from([size for size in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 40, LIMIT) if size <= call.most]))
+    call = CALLS[draw(one_of(tuple(CALLS)))]
+    version = draw(one_of(tuple(version for version in VERSIONS if float(version) >= call.since)))
+    size = draw(one_of(tuple(size for size in SIZES if size <= call.most)))
     if size == LIMIT:
-        lead = leads_for(call)
-        some = draw(st.lists(lead, min_size=3, max_size=6))
+        some = draw(leads_for(call, 3, 6))
         leads = tuple(some[index % len(some)] if index % 7 == 0 else Lead() for index in range(size))
     else:
-        leads = tuple(draw(st.lists(leads_for(call), min_size=size, max_size=size)))
+        leads = tuple(draw(leads_for(call, size, size)))
     # A row that is sent again overtakes later rows of the same record: see test_matching.
     room = 0 if call.home == "data" or size == LIMIT else 2
-    repeats = draw(st.lists(st.integers(0, size - 1), max_size=room))
+    repeats = draw(indexes(size, room))
     # A record that is deleted once the lock is gone is deleted by the second of two ids as well as by the first.
     calm = [index for index in repeats if not leads[index].locks or call.name == "add_tags"]
-    hurried = [] if any(leads[index].locks for index in calm) else [1, 2, 3]
+    hurried = () if any(leads[index].locks for index in calm) else (1, 2, 3)
     return Case(
         call,
         version,
         leads,
-        draw(
-            st.fixed_dictionaries(
-                {
-                    "shuffle": st.booleans(),
-                    "seed": st.integers(0, 999),
-                    "details_style": st.sampled_from(["seed", "oas"]),
-                    "sandbox": st.booleans(),
-                    "caller": st.sampled_from(["direct", "sdk"]),
-                    "gzip": st.booleans(),
-                }
-            )
-        ),
-        draw(
-            st.fixed_dictionaries(
-                {
-                    "wait_initial": st.floats(0.5, 2.0),
-                    "wait_max": st.floats(2.0, 9.0),
-                    "wait_exp_base": st.floats(1.0, 3.0),
-                    "wait_jitter": st.floats(0.0, 0.5),
-                    "raise_on": st.just("never"),
-                    "attempts": st.sampled_from([1000, 1000, 1000, *hurried]),
-                }
-            )
-        ),
-        draw(st.sampled_from(["", " ", "\n\t "])),
-        draw(st.sampled_from(["", "null", "1.50", '"\\u00e9é"', '{"data":[1],"ids":[2]}'])),
+        draw(OPTIONS),
+        draw(policies((1000, 1000, 1000, *hurried))),
+        draw(one_of(("", " ", "\n\t "))),
+        draw(one_of(("", "null", "1.50", '"\\u00e9é"', '{"data":[1],"ids":[2]}'))),
         tuple(calm),
     )
 

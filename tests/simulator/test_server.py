@@ -193,8 +193,9 @@ def test_the_examples_of_the_docstring_work(tmp_path: Path) -> None:
     assert _run(first) == ""
     module = tmp_path / "test_example.py"
     module.write_text(second)
-    code = f"import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {str(module)!r}]))"
-    assert "1 passed" in _run(code)
+    alone = "os.environ['PYTEST_DISABLE_PLUGIN_AUTOLOAD'] = '1'"  # what else is installed takes a second to load
+    test = f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {str(module)!r}]))"
+    assert "1 passed" in _run(f"import os, sys, pytest; {alone}; {test}")
 
 
 def test_both_lists_of_options_agree() -> None:

@@ -47,6 +47,7 @@ def cut(body, size):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # the body would wait 40 ms for an acknowledgement of the head
 
     def setup(self):
         super().setup()

@@ -49,6 +49,9 @@ CHOICES = {
 }
 
 
+ANSWERS = {status: HTTPResponse(status=status) for status in (413, 500, 503)}
+
+
 def goes_on(policy, **event):
     """Return whether urllib3 would send again after an error or a response."""
     try:
@@ -63,8 +66,7 @@ def repeats_a_write(policy):
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         if any(goes_on(policy, method=method, url="/", error=error) for error in MAYBE_APPLIED):
             return True
-        for status, asked in itertools.product((413, 500, 503), (False, True)):
-            answer = HTTPResponse(status=status)
+        for (status, answer), asked in itertools.product(ANSWERS.items(), (False, True)):
             if policy.is_retry(method, status, asked) and goes_on(policy, method=method, url="/", response=answer):
                 return True
     return False
