@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import TYPE_CHECKING, Final
 
 from crm_guard._bulk.bar import open_bar
@@ -23,11 +24,17 @@ class Progress:
     Args:
         show: The function, True for a bar, or None.
         now: Returns the instant.
+        rows: The input; a bar tells the time that is left if this has a length.
     """
 
-    def __init__(self, show: Callable[[WriteCounts], object] | bool | None, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        show: Callable[[WriteCounts], object] | bool | None,
+        now: Callable[[], float],
+        rows: object = None,
+    ) -> None:
         self._now = now
-        self._bar: Bar | None = open_bar() if show is True else None
+        self._bar: Bar | None = open_bar(_length(rows)) if show is True else None
         self._show = self._bar or (show if callable(show) else None)
         self._next = float("-inf")
 
@@ -56,3 +63,10 @@ class Progress:
                 self._show(counts)
         except Exception as exc:  # noqa: BLE001 (a display must not cost a result)
             logger.warning("the progress function failed: %s", type(exc).__name__)
+
+
+def _length(rows: object) -> int | None:
+    try:
+        return len(rows) if isinstance(rows, Sized) else None
+    except Exception:  # noqa: BLE001 (a display must not cost a result)
+        return None

@@ -10,11 +10,14 @@ from typing import Annotated, Final
 import typer
 
 from crm_guard import SettingsError, __version__
-from crm_guard.cli.demo import MOST_RECORDS, Demo, run_demo
+from crm_guard.cli.demo import MOST_RECORDS, MOST_ROWS, Demo, run_demo
 from crm_guard.cli.demo.plan import FEWEST_RECORDS
 from crm_guard.cli.effective import run_settings
 from crm_guard.cli.explain import Question, read_text, run_explain
 from crm_guard.cli.simulate import run_simulate
+from crm_guard.cli.sync import Sync, options, run_sync
+from crm_guard.cli.sync.call import DEFAULT_VARIABLE, Target
+from crm_guard.cli.sync.source import Empty
 from crm_guard.cli.terminal import CommandError
 
 _USAGE_ERROR: Final = 2
@@ -55,8 +58,8 @@ def run(arguments: Sequence[str] | None) -> int:
 
 
 def _discreet(text: str) -> str:
-    """Return typer's message, or a generic one if it may quote a URL that holds a password."""
-    return "invalid argument" if "://" in text or "@" in text else text
+    """Return typer's message on one line, or a generic one if it may quote a URL that holds a password."""
+    return "invalid argument" if "://" in text or "@" in text else " ".join(text.split())
 
 
 def _complain(text: str, status: int) -> int:
@@ -72,7 +75,7 @@ def _print_version(asked: bool) -> None:
 
 
 @app.callback()
-def options(
+def common(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -89,6 +92,7 @@ def demo(
             min=FEWEST_RECORDS, max=MOST_RECORDS, help="Number of single-record jobs; three batches are added."
         ),
     ] = 20,
+    rows: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Number of rows of the bulk update.")] = 3000,
     speed: Annotated[
         float, typer.Option(min=0.2, max=1000, help="Divides the durations of locks and waits: 2 is twice as fast.")
     ] = 1.0,
@@ -98,7 +102,7 @@ def demo(
 
     The exit status is 0 only if every check passed.
     """
-    return run_demo(Demo(seed=seed, records=records, speed=speed), as_document=json)
+    return run_demo(Demo(seed=seed, records=records, rows=rows, speed=speed), as_document=json)
 
 
 @app.command()
@@ -126,6 +130,46 @@ def explain(
         state=state,
     )
     run_explain(question, as_document=json)
+
+
+@app.command()
+def sync(
+    file: options.File,
+    url: options.Url,
+    module: options.Module,
+    method: options.Action,
+    token_env: options.TokenEnv = DEFAULT_VARIABLE,
+    version: options.Version = "v8",
+    kind: options.Kind = None,
+    empty: options.EmptyCells = Empty.OMIT,
+    duplicate_check: options.DuplicateCheck = None,
+    trigger: options.Trigger = None,
+    workers: options.Workers = 4,
+    batch_size: options.BatchSize = 100,
+    failed: options.Failed = None,
+    include_uncertain: options.IncludeUncertain = False,
+    settings: options.Settings = None,
+    json: _Json = False,
+) -> int:
+    """Write the rows of a file to CRM; locked rows wait and hold back no others.
+
+    The exit status is 0 only if every row was written, 1 if some were not, 2 for bad usage or a bad file, 130 after
+    Ctrl-C. Columns that begin with _ are not sent, so the file of --failed can be synced as it is.
+    """
+    target = Target(url, module, method, version, tuple(duplicate_check or ()), tuple(trigger or ()))
+    order = Sync(
+        file=file,
+        target=target,
+        token_env=token_env,
+        kind=kind,
+        empty=empty,
+        workers=workers,
+        batch_size=batch_size,
+        failed=failed,
+        include_uncertain=include_uncertain,
+        settings=settings,
+    )
+    return run_sync(order, as_document=json)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 import subprocess
 import sys
 
@@ -9,15 +10,15 @@ import pytest
 from rich.console import Console
 
 from crm_guard import EventKind, GuardEvent, GuardReport, RecordOutcome
-from crm_guard.cli.demo import crew
+from crm_guard.cli.demo import bulk, crew
 from crm_guard.cli.demo.board import Board, Rows
 from crm_guard.cli.demo.plan import Planner
 from crm_guard.cli.demo.results import Result
 from crm_guard.remediation import ApprovalCase
-from crm_guard.simulator import Engine, Simulator
+from crm_guard.simulator import Engine, Simulator, State
 
-FAST = ("demo", "--speed", "60")
-CHECKS = 9
+FAST = ("demo", "--speed", "60", "--rows", "150")
+CHECKS = 10
 
 
 @pytest.fixture
@@ -34,6 +35,7 @@ def test_the_demo_ends_with_0_and_says_that_every_check_passed(crm_guard_command
     for case in ApprovalCase:
         assert case in ran.out
     assert "Locking_Information__s" in ran.out
+    assert re.search(r"write_records: 150 rows, 1 locked: \d+ calls, \d\.\d s\.\nGuarded batches", ran.out)
     assert ran.err == ""
 
 
@@ -56,6 +58,66 @@ def test_the_json_document_has_checks_counts_and_outcomes(crm_guard_command):
     assert len(blocked) == found["counts"]["records_blocked"] == 11
     assert {record["case"] for record in blocked} == {*ApprovalCase, None}
     assert all(record["hint"] for record in blocked)
+
+
+def test_the_json_document_has_the_bulk_update_both_ways(crm_guard_command):
+    found = crm_guard_command(*FAST, "--json", "--rows", "400").json()["bulk"]
+    assert (found["rows"], found["locked"]) == (400, 4)
+    for way in ("write_records", "batches"):
+        assert (found[way]["wrong"], found[way]["error"]) == (0, "")
+        assert found[way]["calls"] >= 5
+        assert found[way]["seconds"] > 0
+
+
+def test_the_bulk_update_is_the_same_both_ways(monkeypatch, crm_guard_command):
+    met = []
+
+    class Noting(bulk._LateLocks):
+        def __init__(self, locks, **options):
+            met.append((locks, options))
+            super().__init__(locks, **options)
+
+    monkeypatch.setattr(bulk, "_LateLocks", Noting)
+    assert crm_guard_command(*FAST, "--json").status == 0
+    assert met[0] == met[1]
+    assert met[0][0]
+
+
+@pytest.mark.parametrize("way", ["write_records", "batches"])
+def test_a_row_of_the_bulk_update_that_was_not_written_once_is_told(monkeypatch, crm_guard_command, way):
+    class Stubborn(bulk._LateLocks):
+        made = 0
+
+        def __init__(self, locks, **options):
+            type(self).made += 1
+            rejected = Stubborn.made == (1 if way == "write_records" else 2)
+            self.rejected = next(iter(locks)) if rejected else None
+            super().__init__(locks, **options)
+
+        def add_record(self, module, id=None, **about):  # noqa: A002
+            state = {"state": State.ZIA_VISION_REJECTED} if id == self.rejected and id else {}
+            self._locks.pop(self.rejected, None)
+            return super().add_record(module, id, **state, **about)
+
+    monkeypatch.setattr(bulk, "_LateLocks", Stubborn)
+    found = crm_guard_command(*FAST, "--json")
+    assert (found.status, found.json()["ok"]) == (1, False)
+    (check,) = [check for check in found.json()["checks"] if not check["held"]]
+    assert check["name"] == "each row of the bulk update was written exactly once"
+    assert check["detail"] == f"{way}: 1 rows were not"
+
+
+def test_the_bulk_update_tells_what_ended_it(monkeypatch, crm_guard_command):
+    class Closed(bulk._LateLocks):
+        def start(self):
+            self.expire_token("another")
+            return super().start()
+
+    monkeypatch.setattr(bulk, "_LateLocks", Closed)
+    found = crm_guard_command(*FAST, "--json").json()
+    assert found["bulk"]["write_records"]["wrong"] == found["bulk"]["batches"]["wrong"] == 150
+    assert found["bulk"]["write_records"]["error"] == "GuardError"
+    assert found["ok"] is False
 
 
 def test_a_seed_draws_the_same_plan(jobs):

@@ -16,7 +16,7 @@ def test_the_version_is_printed(crm_guard_command):
     assert crm_guard_command("--version") == (0, f"crm-guard {crm_guard.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["explain"], ["simulate"], ["settings"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["explain"], ["simulate"], ["settings"], ["sync"]])
 def test_every_command_has_help(command):
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0
@@ -31,6 +31,8 @@ def test_every_command_has_help(command):
         (["demo", "--speed", "fast"], "--speed"),
         (["demo", "--records", "3"], "--records"),
         (["demo", "--spede", "3"], "--spede"),
+        (["demo", "--rows", "0"], "--rows"),
+        (["sync", "leads.csv", "--url", "https://www.zohoapis.com", "--module", "Leads"], "--method"),
         (["explain"], "FILE"),
         (["explain", "-", "--state", "not a state"], "$approval_state"),
         (["simulate", "--host", "0.0.0.0"], "127.0.0.1"),  # noqa: S104 (refused)

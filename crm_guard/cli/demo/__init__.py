@@ -1,4 +1,4 @@
-"""`crm-guard demo`: runs jobs against a simulated CRM, displays them live and checks the result."""
+"""`crm-guard demo`: runs jobs and a bulk update against a simulated CRM, shows them live and checks the result."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 from rich.live import Live
 
 from crm_guard.cli.demo.board import Board, Rows, plain_line
+from crm_guard.cli.demo.bulk import Bulk, run_bulk
 from crm_guard.cli.demo.checks import Day, check_day
 from crm_guard.cli.demo.crew import Crew
 from crm_guard.cli.demo.plan import Planner
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from crm_guard.cli.demo.plan import Job
 
 MOST_RECORDS: Final = 500
+MOST_ROWS: Final = 100_000
 _UPLOAD_CHECK_SECONDS: Final = 2.0
 _FRAMES_PER_SECOND: Final = 10
 _FAILED: Final = 1
@@ -41,11 +43,13 @@ class Demo:
     Attributes:
         seed: Seed of the plan.
         records: Number of single-record jobs.
+        rows: Number of rows of the bulk update.
         speed: Divisor of the durations of locks and waits.
     """
 
     seed: int
     records: int
+    rows: int
     speed: float
 
 
@@ -58,20 +62,28 @@ def run_demo(demo: Demo, *, as_document: bool) -> int:
     settings = _scaled(load_settings(), demo.speed)
     console = make_console()
     check_seconds = _UPLOAD_CHECK_SECONDS / demo.speed
-    with Simulator(seed=demo.seed, shuffle=True, validation_seconds=check_seconds) as crm:
-        jobs = Planner(crm, random.Random(demo.seed), demo.speed).plan(demo.records)
-        run = _run_silently if as_document else _run_live if console.is_interactive else _run_in_lines
-        try:
+    run = _run_silently if as_document else _run_live if console.is_interactive else _run_in_lines
+    try:
+        with Simulator(seed=demo.seed, shuffle=True, validation_seconds=check_seconds) as crm:
+            jobs = Planner(crm, random.Random(demo.seed), demo.speed).plan(demo.records)
             day = run(jobs, Crew(crm, settings), console)
-        except KeyboardInterrupt:
-            message = "interrupted"
-            raise CommandError(message, _INTERRUPTED) from None
-        checks = check_day(day)
+            checks = check_day(day)
+        bulk = _run_bulk(demo, settings, None if as_document else console)
+    except KeyboardInterrupt:
+        message = "interrupted"
+        raise CommandError(message, _INTERRUPTED) from None
+    checks = (*checks, bulk.check())
     if as_document:
-        write_json(document(day, checks, seed=demo.seed, speed=demo.speed))
+        write_json(document(day, bulk, checks, seed=demo.seed, speed=demo.speed))
     else:
-        show_summary(day, checks, console)
+        show_summary(day, bulk, checks, console)
     return 0 if all(check.held for check in checks) else _FAILED
+
+
+def _run_bulk(demo: Demo, settings: GuardSettings, console: Console | None) -> Bulk:
+    if console is not None:
+        console.print(f"\nNow an update of {demo.rows} rows, twice: by write_records, and in batches that wait.")
+    return run_bulk(demo.rows, settings, seed=demo.seed, speed=demo.speed, shows=console is not None)
 
 
 def _scaled(settings: GuardSettings, speed: float) -> GuardSettings:

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
+    from crm_guard.cli.demo.bulk import Bulk
     from crm_guard.cli.demo.checks import Check, Day
     from crm_guard.cli.demo.results import Result
     from crm_guard.cli.terminal import Signs
     from crm_guard.outcomes import RecordOutcome
 
 
-def show_summary(day: Day, checks: Sequence[Check], console: Console) -> None:
+def show_summary(day: Day, bulk: Bulk, checks: Sequence[Check], console: Console) -> None:
     """Print the summary."""
     used = signs(console)
     blocked = listed(_by_hint(_blocked(day)), used, short_line)
@@ -34,6 +35,7 @@ def show_summary(day: Day, checks: Sequence[Check], console: Console) -> None:
     )
     _section(console, "Batches: only what CRM refused was resent", _batches(day))
     _section(console, "Cost", _cost(day))
+    _section(console, "Bulk update: a locked row holds back no other", Group(*bulk.lines()))
     _section(console, "Checks against the simulator's own counts", _checks(checks, used))
     failed = [check.name for check in checks if not check.held]
     console.print()
@@ -45,7 +47,7 @@ def show_summary(day: Day, checks: Sequence[Check], console: Console) -> None:
         console.print(Text(f"{used.good} All {len(checks)} checks passed.", "bold green"))
 
 
-def document(day: Day, checks: Sequence[Check], *, seed: int, speed: float) -> dict[str, Any]:
+def document(day: Day, bulk: Bulk, checks: Sequence[Check], *, seed: int, speed: float) -> dict[str, Any]:
     """Return the summary as a JSON document."""
     return {
         "ok": all(check.held for check in checks),
@@ -53,6 +55,7 @@ def document(day: Day, checks: Sequence[Check], *, seed: int, speed: float) -> d
         "speed": speed,
         "seconds": round(day.seconds, 3),
         "counts": _counts(day),
+        "bulk": bulk.document(),
         "checks": [check._asdict() for check in checks],
         "outcomes": [_outcome(result) for result in day.results],
     }
