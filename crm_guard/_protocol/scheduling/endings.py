@@ -56,9 +56,9 @@ class Endings:
         lock = row.lock
         waited = 0.0
         if lock is not None:
-            waited = max(lock.refused_at, now) - lock.since
-            if isinstance(told, Written) or not told.uncertain:
-                self._gate.verdict(row, locked=reason is not None)
+            waited = now - lock.since
+            if reason is None and (isinstance(told, Written) or not told.uncertain):
+                self._gate.verdict(row, locked=False)
             self._gate.leave(row)
         if isinstance(told, Written):
             self.tally.written += 1

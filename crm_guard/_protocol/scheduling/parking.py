@@ -2,7 +2,8 @@
 
 A row waits as a single call does: its own waits, its own budget. But its question costs a place in a batch, and not
 a call. So a row whose wait is over travels with others; and once nothing else is to be sent and all that wait fit
-into one call, this leaves after no more than a first wait: it is one call for a hundred rows as for one.
+into one call, this leaves after no more than a first wait: it is one call for a hundred rows as for one. A row that
+goes along before its own wait is over spends none of its `attempts`, and its wait goes on.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from crm_guard.settings import GuardSettings
 
 _RIDES_FROM: Final = 0.3
-"""Share of a first wait after which a row goes along where there is room, so that groups become one."""
+"""Share of a first wait after which a row goes along where there is room, so that groups become one; and what may
+be left of a wait that counts as over."""
 _MOMENT: Final = 0.01
 """Seconds, at least, until a row that may not go yet is looked at again."""
+_FEW: Final = 64
+"""Appointments that are kept in any case, outdated ones included."""
 
 
 class Gate(Protocol):
@@ -104,6 +108,7 @@ class Parking:
     def __init__(self, settings: GuardSettings, random: Callable[[], float], gate: Gate) -> None:
         self._settings, self._random, self.gate = settings, random, gate
         self.rows: dict[int, Row] = {}
+        self._short = _RIDES_FROM * settings.wait_initial
         self._due: list[tuple[float, int, Row]] = []
         self._seq = 0
 
@@ -112,17 +117,18 @@ class Parking:
     ) -> GiveUpReason | None:
         """Park a row that CRM refused for a lock; or return which budget forbids another wait."""
         lock = row.lock = row.lock or Lock(Pacing(self._settings, self._random), now)
-        row.refusal, lock.refused_at = outcome, now
-        lock.pacing.begin(now)
-        if lock.was_due:  # a row that only went along has not had its wait
+        row.refusal, pacing = outcome, lock.pacing
+        pacing.begin(now)
+        if now + self._short >= lock.turn:  # else it only went along
             lock.asked += 1
-            lock.pacing.draw(retry_after)
-        else:
-            lock.pacing.at_least(lock.pacing.delay, retry_after)
-        limit = lock.pacing.limit(attempts=lock.asked, credits=None, now=now)
+            lock.turn = max(lock.turn, now) + pacing.draw()
+        wait = pacing.at_least(lock.turn - now, retry_after)
+        lock.turn = now + wait
+        limit = pacing.limit(attempts=lock.asked, credits=None, now=now)
         if limit is None:
             held = retry_after is not None and retry_after > 0
-            lock.ripe = float("inf") if held else now + min(lock.pacing.delay, self._first_wait())
+            lock.rides = float("inf") if held else now + self._short
+            lock.ripe = max(lock.rides, now + min(wait, self._first_wait()))
             self._park(row, now)
         return limit
 
@@ -138,12 +144,11 @@ class Parking:
         while self._due and self._due[0][0] <= now:
             due, _, row = heapq.heappop(self._due)
             lock = row.lock
-            if row.stage is not Stage.PARKED or lock is None or lock.due != due:
+            if lock is None or not _is_kept((due, 0, row)):
                 continue  # it went along earlier
             again = self.gate.look(row, now)
             deadline = lock.pacing.begin(now)
             if again is None or (now >= deadline and row.refusal is None):
-                lock.was_due = True
                 yield self._unpark(row), None
             elif now >= deadline:
                 yield self._unpark(row), GiveUpReason.TIMEOUT
@@ -157,23 +162,20 @@ class Parking:
 
     def riders(self, most: int, now: float) -> list[Row]:
         """Unpark and return rows that go along in a batch with room, the one that was refused longest ago first."""
-        oldest = now - _RIDES_FROM * self._settings.wait_initial
         going: list[Row] = []
         for row in self.rows.values():
             lock = row.lock
-            if len(going) == most or lock is None or lock.refused_at > oldest:
+            if len(going) == most or lock is None or now < lock.rides < float("inf"):
                 break
-            if lock.ripe < float("inf"):  # neither known to be locked by others, nor held by `Retry-After`
-                lock.was_due = False
+            if lock.rides <= now:  # neither known to be locked by others, nor held by `Retry-After`
                 going.append(row)
         return [self._unpark(row) for row in going]
 
     def next_due(self) -> float:
         """Return the instant at which the next row is due, or looks again."""
         while self._due:
-            due, _, row = self._due[0]
-            if row.stage is Stage.PARKED and row.lock is not None and row.lock.due == due:
-                return due
+            if _is_kept(self._due[0]):
+                return self._due[0][0]
             heapq.heappop(self._due)
         return float("inf")
 
@@ -194,6 +196,9 @@ class Parking:
     def _look_at(self, row: Row, instant: float) -> None:
         if row.lock is not None:
             row.lock.due = instant
+        if len(self._due) > 2 * len(self.rows) + _FEW:  # mostly of rows that went along
+            self._due = [entry for entry in self._due if _is_kept(entry)]
+            heapq.heapify(self._due)
         self._seq += 1
         heapq.heappush(self._due, (instant, self._seq, row))
 
@@ -205,3 +210,9 @@ class Parking:
     def _first_wait(self) -> float:
         policy = self._settings
         return policy.wait_initial * (1 - policy.wait_jitter * self._random())
+
+
+def _is_kept(appointment: tuple[float, int, Row]) -> bool:
+    """Return whether a row still waits for just that instant."""
+    due, _, row = appointment
+    return row.stage is Stage.PARKED and row.lock is not None and row.lock.due == due

@@ -34,11 +34,16 @@ class Queues:
         self._fresh: deque[Row] = deque()
         self._urgent: deque[Row] = deque()
         self._urgent_since, self._came_at = float("inf"), float("-inf")
-        self._halves: deque[Sequence[Row]] = deque()
+        self._whole: deque[Sequence[Row]] = deque()
         self.ended = self.full = False
 
     def __len__(self) -> int:
         return len(self._fresh) + len(self._urgent)
+
+    @property
+    def backlog(self) -> int:
+        """How many rows could be sent at once."""
+        return len(self) + sum(map(len, self._whole))
 
     def note_arrival(self, now: float) -> None:
         """Record that rows came in just now."""
@@ -59,22 +64,27 @@ class Queues:
         self._urgent.append(row)
 
     def again(self, rows: Iterable[Row]) -> None:
-        """Add rows that CRM took none of, before all others."""
+        """Add rows that CRM refused only together with others, before all but whole batches."""
         for row in reversed(list(rows)):
             row.stage = Stage.QUEUED
             self._urgent.appendleft(row)
-        self._urgent_since = float("-inf")
+            self._urgent_since = float("-inf")
 
     def halve(self, rows: Sequence[Row]) -> None:
         """Add rows to be sent in two batches, as one of them keeps the others from being taken."""
+        middle = len(rows) // 2
+        self.put_back(rows[:middle])
+        self.put_back(rows[middle:])
+
+    def put_back(self, rows: Sequence[Row]) -> None:
+        """Add a batch that is sent as it is, before all others: CRM has not looked at its rows."""
         for row in rows:
             row.stage = Stage.QUEUED
-        middle = len(rows) // 2
-        self._halves += (rows[:middle], rows[middle:])
+        self._whole.append(rows)
 
-    def next_half(self) -> list[Row] | None:
-        """Return a batch that must be sent as it is, if there is one."""
-        return list(self._halves.popleft()) if self._halves else None
+    def next_whole(self) -> list[Row] | None:
+        """Return a batch that is sent as it is, if there is one."""
+        return list(self._whole.popleft()) if self._whole else None
 
     def take(self, now: float) -> list[Row]:
         """Return the rows of the next batch, those that are due first; the caller has asked `is_time`."""
@@ -102,4 +112,4 @@ class Queues:
     @property
     def has_some(self) -> bool:
         """Whether there is anything to be sent."""
-        return bool(self._fresh or self._urgent or self._halves)
+        return bool(self._fresh or self._urgent or self._whole)

@@ -9,6 +9,7 @@ without them; and one that it refused because of a row that it does not name, so
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -17,13 +18,8 @@ import msgspec
 from crm_guard._base.codes import CLIENT_ERROR, OK, REDIRECT, TOO_MANY_REQUESTS, UNAUTHORIZED
 from crm_guard._protocol.answer import Answer, read_answer
 from crm_guard._protocol.envelope import Item, identifier
-from crm_guard._protocol.matching import found_in, match_response
-from crm_guard._protocol.record_outcomes import (
-    failed_as_a_whole,
-    named_causes,
-    outcome_of_call,
-    qualified,
-)
+from crm_guard._protocol.matching import found_in, pointed_index
+from crm_guard._protocol.record_outcomes import failed_as_a_whole, outcome_of_call, qualified
 from crm_guard._protocol.resend_rules import obstacle
 from crm_guard._protocol.slots import Slot, fate_of
 from crm_guard.outcomes import CallError, RecordOutcome
@@ -32,6 +28,7 @@ from crm_guard.remediation import hint_for_uncertain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from crm_guard._protocol.envelope import Envelope
     from crm_guard._protocol.record_outcomes import Judge
     from crm_guard._protocol.request_records import CrmRequest
 
@@ -128,7 +125,8 @@ def read_batch(delivery: Delivery, judge: Judge, ids: Sequence[str | None], posi
     request = replace(judge.request, ids=tuple(ids))
     if OK <= delivery.status < REDIRECT and (rows := _in_order(delivery.body, request, judge, positions)):
         answer = read_answer(None, delivery.status, None, request, credits=delivery.credits)
-        return Reading(Kind.ROWS, rows, answer.credits, CallError(retry_after=delivery.retry_after))
+        error = CallError(status=delivery.status, retry_after=delivery.retry_after)
+        return Reading(Kind.ROWS, rows, answer.credits, error)
     answer = read_answer(
         None,
         delivery.status,
@@ -169,66 +167,55 @@ def _is_call_error(answer: Answer[None]) -> bool:
     if envelope is None or not envelope.bare or answer.status < CLIENT_ERROR:
         return False
     item = envelope.items[0]
-    return not item.guarded and item.record_id is None and "json_path" not in item.details
+    is_ours = item.guarded or item.succeeded
+    return not is_ours and item.record_id is None and "json_path" not in item.details
 
 
 def _refused(answer: Answer[None], judge: Judge, positions: Sequence[int]) -> tuple[Kind, Sequence[RowAnswer]]:
     """Read the answer of a call that CRM refused as a whole: nothing of it was applied."""
     request, envelope = judge.request, answer.envelope
     items = envelope.items if envelope is not None else ()
-    guarded = any(item.guarded for item in items)
-    if envelope is None or (envelope.bare and not guarded):
-        return Kind.ALIKE, ()
-    causes = named_causes(answer, request, _item_outcomes(answer, judge))
-    if not causes and not guarded:
-        return Kind.ALIKE, ()
+    causes = _causes(request, items)
     if causes:
-        return Kind.ROWS, _without(causes, answer, judge, positions)
+        told = {n: _cause(item, judge, n, positions[n]) for n, item in causes.items()}
+        return Kind.ROWS, [told.get(number) for number, _ in enumerate(positions)]
+    guarded = next((item for item in items if item.guarded), None)
+    if guarded is None:
+        return Kind.ALIKE, ()
     if len(positions) > 1:
         return Kind.HALVES, ()
-    item = next(item for item in items if item.guarded)
-    outcome = judge.outcome(item, item.record_id or (request.ids or (None,))[0], positions[0])
-    return Kind.ROWS, [Told(outcome, item, locked=outcome.retryable)]
+    return Kind.ROWS, [_cause(guarded, judge, 0, positions[0])]
 
 
-def _item_outcomes(answer: Answer[None], judge: Judge) -> list[RecordOutcome]:
-    items = answer.envelope.items if answer.envelope is not None else ()
-    return [judge.outcome(item, item.record_id, number) for number, item in enumerate(items)]
+def _causes(request: CrmRequest, items: Sequence[Item]) -> dict[int, Item]:
+    """Return the items of a refusal by the rows that they name, as `record_outcomes.named_causes` does."""
+    ids = request.ids or ()
+    count = Counter(ids)
+    index_of = {record_id: index for index, record_id in enumerate(ids) if record_id and count[record_id] == 1}
+    named = [(index_of.get(item.record_id or "", _pointed(item, request)), item) for item in items]
+    return {index: item for index, item in named if index is not None}
 
 
-def _without(
-    causes: dict[int, RecordOutcome], answer: Answer[None], judge: Judge, positions: Sequence[int]
-) -> list[RowAnswer]:
-    """Return the outcomes of the rows that a refusal names; the others may go again without these."""
-    items = answer.envelope.items if answer.envelope is not None else ()
-    ids = judge.request.ids or ()
-    rows: list[RowAnswer] = []
-    for number, position in enumerate(positions):
-        outcome = causes.get(number)
-        if outcome is None:
-            rows.append(None)
-            continue
-        about = [item for item in items if _same(item, outcome)]
-        item = about[0] if about else None
-        shown = replace(outcome, position=position, record_id=outcome.record_id or ids[number])
-        rows.append(Told(shown, item, locked=outcome.retryable))
-    return rows
+def _pointed(item: Item, request: CrmRequest) -> int | None:
+    return pointed_index(item, request.container, len(request.ids or ()))
 
 
-def _same(item: Item, outcome: RecordOutcome) -> bool:
-    return item.code == outcome.code and item.record_id == outcome.record_id
+def _cause(item: Item, judge: Judge, number: int, position: int) -> Told:
+    outcome = judge.outcome(item, item.record_id or (judge.request.ids or ())[number], position)
+    return Told(outcome, item, locked=outcome.retryable)
 
 
 def _by_item(answer: Answer[None], judge: Judge, positions: Sequence[int]) -> list[RowAnswer]:
     """Read an answer with an item for each row, wherever these stand."""
     request, envelope = judge.request, answer.envelope
     ids = request.ids or ()
-    items = envelope.items if envelope is not None else ()
-    one_each = envelope is not None and match_response(request, envelope) is not None
-    found, matched = found_in(request, items, ids)
+    found, matched = _found(request, envelope)
     slots = [_slot(index, ids[index], item, judge) for index, item in sorted(found.items())]
-    in_doubt = not (matched and one_each) or len(found) < len(ids)
-    may_go = not in_doubt and obstacle(slots, request, replayable=True, failed=answer.failed) is None
+    may_go = (
+        matched
+        and len(found) == len(ids)
+        and obstacle(slots, request, replayable=True, failed=answer.failed) is None
+    )
     rows: list[RowAnswer] = []
     for number, position in enumerate(positions):
         item = found.get(number)
@@ -238,6 +225,13 @@ def _by_item(answer: Answer[None], judge: Judge, positions: Sequence[int]) -> li
             else _told(item, ids[number], answer, judge, position, may_go=may_go)
         )
     return rows
+
+
+def _found(request: CrmRequest, envelope: Envelope | None) -> tuple[dict[int, Item], bool]:
+    """Return the items by row as far as that is certain, and whether the answer as a whole is in no doubt."""
+    if envelope is None or envelope.composite or envelope.key == "tags":  # about calls, and about tags
+        return {}, False
+    return found_in(request, envelope.items, request.ids or ())
 
 
 def _told(
@@ -275,6 +269,11 @@ def _uncertain(request: CrmRequest, number: int, position: int, error: CallError
 # -- the usual answer: an item for each row, each where its row stands in the request
 
 
+_SUCCESS: Final = "SUCCESS"
+_MANY: Final = 2
+"""Rows from which on it is read: the answer to a single one may hold more, as it may be about the call."""
+
+
 class _Details(msgspec.Struct, frozen=True):
     id: str | int | None = None
     record_id: str | int | None = None
@@ -290,7 +289,7 @@ class _Entry(msgspec.Struct):
 
 class _Entries(msgspec.Struct):
     data: list[_Entry]
-    composite: Any = msgspec.field(name="__composite_requests", default=None)
+    composite: Any = msgspec.field(name="__composite_requests", default=msgspec.UNSET)
 
 
 class _Raws(msgspec.Struct):
@@ -314,7 +313,7 @@ def _in_order(
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     entries = read.data
-    if len(entries) != len(ids) or read.composite is not None or not entries:
+    if len(entries) != len(ids) or read.composite is not msgspec.UNSET or len(ids) < _MANY:
         return None
     known = set(ids) - {None}
     if (len(known) < len(ids) and not request.endpoint.ordered) or (known and len(known) < len(ids)):
@@ -328,9 +327,13 @@ def _in_order(
             rows.append(None)
             continue
         named = identifier(details.id) or identifier(details.record_id)
-        if details.json_path is not None or (named != sent and (sent is not None or not named)):
+        if (
+            entry.code != _SUCCESS
+            or details.json_path is not None
+            or (named != sent and (sent is not None or not named))
+        ):
             return None
-        rows.append(Written(named, entry.code, entry.message if isinstance(entry.message, str) else ""))
+        rows.append(Written(named, _SUCCESS, entry.message if isinstance(entry.message, str) else ""))
     return _with_refused(rows, refused, body, request, judge, positions) if refused else rows
 
 

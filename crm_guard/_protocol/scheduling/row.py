@@ -33,20 +33,19 @@ class Lock:
     Attributes:
         pacing: Its waits and budgets.
         since: Instant of the first refusal, or of the wait before the first send.
-        refused_at: Instant of the most recent one.
-        due: Instant at which it is to be sent again.
+        turn: Instant at which its own wait ends, whoever asks sooner.
+        due: Instant at which it is to be looked at.
+        rides: Instant from which on it goes along in a batch with room.
         ripe: Instant from which on it may be sent again if that costs no call of its own.
-        was_due: Whether it was due when it was sent most recently.
         asked: How many of its sends count against its `attempts`.
     """
 
-    __slots__ = ("asked", "due", "pacing", "refused_at", "ripe", "since", "was_due")
+    __slots__ = ("asked", "due", "pacing", "rides", "ripe", "since", "turn")
 
     def __init__(self, pacing: Pacing, now: float) -> None:
         self.pacing = pacing
-        self.since = self.refused_at = now
-        self.due = self.ripe = float("inf")
-        self.was_due = True
+        self.since = self.turn = now
+        self.due = self.rides = self.ripe = float("inf")
         self.asked = 0
 
 

@@ -74,7 +74,7 @@ class Scheduler:
         for row in rows:
             if not desk.endings.enter(row):
                 continue
-            if gate and self._waits and gate.knows(row):
+            if gate and self._waits and desk.end is None and gate.knows(row):
                 desk.parking.expect(row, now)
             else:
                 queues.add(row)
@@ -113,7 +113,7 @@ class Scheduler:
     @property
     def backlog(self) -> int:
         """How many rows could be sent at once."""
-        return len(self._desk.queues)
+        return self._desk.queues.backlog
 
     @property
     def over(self) -> bool:
@@ -153,18 +153,18 @@ class Scheduler:
         desk, queues = self._desk, self._desk.queues
         if desk.end is not None:
             return float("inf")
-        instants = [desk.parking.next_due(), desk.diagnoses.due_at, queues.leaves_at()]
+        opens = desk.throttle.opens_at(desk.under_way)
+        instants = [desk.diagnoses.due_at, queues.leaves_at()]
         if queues.ended and not queues.has_some:
             instants.append(desk.parking.ripe_at(self._size))
-        resumes = desk.throttle.resumes
-        if now < resumes and (queues.has_some or desk.diagnoses):
+        if now < opens and (queues.has_some or desk.diagnoses):
             instants.append(now)
-        return max(min(instants), resumes)
+        return min(desk.parking.next_due(), max(min(instants), opens))
 
     def _load(self, now: float) -> list[Row]:
         queues, parking = self._desk.queues, self._desk.parking
-        if half := queues.next_half():
-            return half
+        if whole := queues.next_whole():
+            return whole
         is_ripe = queues.ended and not queues.has_some and parking.ripe_at(self._size) <= now
         if not is_ripe and not queues.is_time(now):
             return []

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from crm_guard._protocol.scheduling.desk import Desk
-    from crm_guard._protocol.scheduling.reading import Reading, RowAnswer
+    from crm_guard._protocol.scheduling.reading import Reading
     from crm_guard._protocol.scheduling.row import Batch, Question, Row
     from crm_guard.outcomes import CallError, RecordOutcome
 
@@ -55,12 +55,13 @@ class Settling:
             self._turned_away(batch, now, End(GiveUpReason.TIMEOUT, reading.error, source), reading.retry_after)
         elif kind is Kind.UNAUTHORIZED and self._renews and not batch.renewed:
             self._desk.renewing = True
-            self._queues.again(batch.rows)
+            self._queues.put_back(batch.rows)
         elif kind in {Kind.UNAUTHORIZED, Kind.ALIKE}:
             self._settle(batch, reading, now)
             self._desk.stop(End(GiveUpReason.FOLLOW_UP, reading.error, source), now)
         else:
-            self._throttle.got_through(batch.left_at, now)
+            if reading.error.status is not None:  # an answer came
+                self._throttle.got_through(batch.left_at, now)
             self._settle(batch, reading, now)
             self._watch(reading, now, source)
         if reading.credits is not None and reading.credits <= self._settings.min_credits:
@@ -84,7 +85,7 @@ class Settling:
         self._endings.tally.in_flight -= len(batch.rows)
 
     def _turned_away(self, batch: Batch, now: float, end: End, retry_after: float | None) -> None:
-        self._queues.again(batch.rows)
+        self._queues.put_back(batch.rows)
         if not self._throttle.turned_away(batch.left_at, now, retry_after):
             self._desk.stop(end, now)
 
@@ -92,23 +93,25 @@ class Settling:
         if reading.kind is Kind.HALVES:
             self._queues.halve(batch.rows)
         elif not reading.rows:
-            self._queues.again(batch.rows)
+            self._queues.put_back(batch.rows)
         else:
-            for row, told in zip(batch.rows, reading.rows, strict=True):
-                self._take(row, told, reading, now)
+            pairs = list(zip(batch.rows, reading.rows, strict=True))
+            self._queues.again(row for row, told in pairs if told is None)
+            for row, told in pairs:
+                if told is not None:
+                    self._take(row, told, reading, now)
 
-    def _take(self, row: Row, told: RowAnswer, reading: Reading, now: float) -> None:
+    def _take(self, row: Row, told: Written | Told, reading: Reading, now: float) -> None:
         if isinstance(told, Written):
             self._desk.finish(row, told, now)
-        elif told is None:
-            self._queues.again([row])
         elif told.locked:
             self._park(row, told.outcome, reading.retry_after, now)
         elif told.item is not None and self._asks_about(told.outcome):
             row.stage, row.refusal = Stage.UNDIAGNOSED, told.outcome
             self._diagnoses.add(row, told.item, now)
         else:
-            self._desk.finish(row, told.outcome, now)
+            in_doubt = GiveUpReason.UNMATCHED if told.outcome.retryable else None
+            self._desk.finish(row, told.outcome, now, in_doubt)
 
     def _park(self, row: Row, outcome: RecordOutcome, retry_after: float | None, now: float) -> None:
         self._desk.gate.verdict(row, locked=True, retry_after=retry_after or 0.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -112,7 +113,7 @@ class Target:
         home = "query.ids" if self._in_query else f"body.{self._member}"
         self.template = CrmRequest(route, (), home)
         self._common = b"".join(
-            b",%b:%b" % (_encoder.encode(name), _encoder.encode(value)) for name, value in (body or {}).items()
+            b",%b:%b" % (_encoder.encode(name), _encoded(value, name)) for name, value in (body or {}).items()
         )
         self._external = external
         self.keys: Keys = _one_key(key) if key else _usual_keys(endpoint.name, route.module, body or {}, external)
@@ -122,21 +123,21 @@ class Target:
 
         Raises:
             TypeError: The row is of a kind that the call does not take, or holds what is no JSON.
-            ValueError: It is an empty id.
+            ValueError: It is an empty id, or holds text that is no Unicode.
         """
         if not self._by_id:
             if not isinstance(row, Mapping):
                 message = f"is a {type(row).__name__}; this call takes mappings from field names to values"
                 raise TypeError(message)
-            return _encoder.encode(row)
+            return _encoded(row)
         record_id = _id_of(row)
         return record_id.encode() if self._in_query else _encoder.encode(record_id)
 
     def record_id(self, row: Any) -> str | None:
         """Return the id of a row's record, None where the row does not say."""
-        if self._by_id:
-            return identifier(row)
-        return None if self._external else identifier(row.get("id"))
+        if self._external:
+            return None
+        return identifier(row) if self._by_id else identifier(_plain(row.get("id")))
 
     def request(self, encoded: Sequence[bytes]) -> tuple[str, bytes | None]:
         """Return URL and body of the call for some rows."""
@@ -166,6 +167,26 @@ def _unknown(value: Any) -> Any:
 _encoder: Final = msgspec.json.Encoder(enc_hook=_unknown)
 
 
+def _encoded(value: Any, member: str | None = None) -> bytes:
+    """Encode a row, or a member of the common part of the body, which an error then names."""
+    where = "" if member is None else f"body[{member!r}] "
+    try:
+        return _encoder.encode(value)
+    except UnicodeError as exc:
+        message = f"{where}holds text that is no Unicode"
+        raise ValueError(message) from exc
+    except TypeError as exc:
+        if member is None:
+            raise
+        message = f"{where}{exc}"
+        raise TypeError(message) from exc
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as it stands in the JSON: a `Decimal`, a `UUID` or a date as text, for example."""
+    return value if isinstance(value, str) else msgspec.to_builtins(value, str_keys=True, enc_hook=_unknown)
+
+
 def _id_of(row: object) -> str:
     record_id = identifier(row)
     if record_id is None or not isinstance(row, str | int):
@@ -180,6 +201,11 @@ def _id_of(row: object) -> str:
 def _one_key(key: Callable[[Any], Hashable]) -> Keys:
     def keys(row: Any) -> tuple[Hashable, ...]:
         found = key(row)
+        try:
+            hash(found)
+        except TypeError as exc:
+            message = f"has a key of type {type(found).__name__}, which cannot be compared: {exc}"
+            raise TypeError(message) from exc
         return () if found is None else (found,)
 
     return keys
@@ -193,9 +219,10 @@ def _usual_keys(name: str, module: str | None, body: Mapping[str, Any], external
     """
     if name == "create":
         return lambda _row: ()
+    if name != "upsert" and external is None:
+        return lambda row: (found,) if (found := identifier(_plain(row.get("id") if _is_row(row) else row))) else ()
     if name != "upsert":
-        field = external or "id"
-        return lambda row: (found,) if (found := identifier(row.get(field) if _is_row(row) else row)) else ()
+        return _values_of((external or "",))
     given = body.get("duplicate_check_fields")
     fields = [given] if isinstance(given, str) else list(given or ())
     usual = [_FOUND_BY[module]] if not fields and module in _FOUND_BY else []
@@ -204,14 +231,22 @@ def _usual_keys(name: str, module: str | None, body: Mapping[str, Any], external
 
 def _values_of(fields: Sequence[str]) -> Keys:
     def keys(row: Any) -> tuple[Hashable, ...]:
-        found = ((field, row.get(field)) for field in fields)
-        return tuple((field, _folded(value)) for field, value in found if value not in (None, ""))
+        found = ((field, _folded(row.get(field) if _is_row(row) else row)) for field in fields)
+        return tuple((field, text) for field, text in found if text)
 
     return keys
 
 
 def _folded(value: object) -> str:
-    return value.strip().casefold() if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
+    """Return a value as CRM compares it, empty for none: by its text, whatever its type."""
+    plain = _plain(value)
+    if isinstance(plain, float):
+        if not isfinite(plain):  # no JSON: it is sent as null
+            return ""
+        plain = int(plain) if plain.is_integer() else plain
+    if plain is None or isinstance(plain, str):
+        return (plain or "").strip().casefold()
+    return json.dumps(plain, sort_keys=True).casefold()
 
 
 def _is_row(row: object) -> bool:
@@ -235,6 +270,9 @@ def _check_body(body: object, needs: Iterable[str], member: str, *, in_query: bo
     if in_query and given:
         message = "body must be None: a DELETE has its ids in the URL"
         raise ValueError(message)
+    if not all(isinstance(name, str) for name in given):
+        message = "body must be a mapping of members, whose names are texts"
+        raise TypeError(message)
     for name in (member, "cvid"):
         if name in given:
             message = f"body must not have {name!r}: it names records, and these come from `rows`"

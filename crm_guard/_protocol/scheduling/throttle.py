@@ -41,7 +41,11 @@ class Throttle:
 
     def admits(self, under_way: int, now: float) -> bool:
         """Return whether another call may begin."""
-        return under_way < self.allowed and now >= self.resumes
+        return now >= self.opens_at(under_way)
+
+    def opens_at(self, under_way: int) -> float:
+        """Return the instant from which on another call may begin; infinity: only once one has come back."""
+        return self.resumes if under_way < self.allowed else float("inf")
 
     def turned_away(self, left_at: float, now: float, retry_after: float | None) -> bool:
         """Take in that a call came back unheard: 429, or no connection.
