@@ -154,7 +154,6 @@ class RecordWriter(Generic[T]):
         self._intake = Intake(
             self._ledger,
             assembly.crew,
-            assembly.scheduler,
             self._now,
             most=max_pending,
             ahead=assembly.batch_size * (assembly.workers + 1),
@@ -164,7 +163,7 @@ class RecordWriter(Generic[T]):
         self._ended: float | None = None
         self._stopper = _Stopper(assembly.crew)
         self._token = assembly.context.stops.token
-        self._progress = Progress(progress, self._now)
+        self._progress = Progress(progress, self._now, rows)
 
     def __iter__(self) -> Self:
         return self
@@ -179,15 +178,14 @@ class RecordWriter(Generic[T]):
 
     def __del__(self) -> None:
         if not self.__dict__.get("_is_over", True):
+            self._context.stops.unwatch(self._stopper)
             self._crew.stop(End())
 
     def __next__(self) -> RowResult[T]:
-        self._ledger.forget_handed()
-        if self._is_over:
-            raise StopIteration
+        result: RowResult[T] | None = None
         try:
-            self._begin()
-            result = self._await_result()
+            self._ledger.forget_handed()
+            result = None if self._is_over else self._await_result()
             if result is None:
                 self._conclude()
             self._scheduler.results.popleft()
@@ -195,7 +193,8 @@ class RecordWriter(Generic[T]):
         except StopIteration:
             raise
         except BaseException:
-            self._ledger.take_back()
+            if result is not None:
+                self._ledger.take_back()
             self.close()
             raise
 
@@ -220,17 +219,17 @@ class RecordWriter(Generic[T]):
 
         A Ctrl-C meanwhile abandons these: their rows are `UNCERTAIN` in :meth:`unfinished`.
         """
-        if self._is_over:
-            return
-        self._crew.stop(End(GiveUpReason.INTERRUPTED))
         try:
+            if self._is_over:
+                return
+            self._crew.stop(End(GiveUpReason.INTERRUPTED))
             while not self._crew.over:
                 self._sleep(lambda: self._crew.over)
+            self._finish()
         except BaseException:
             self._crew.abandon()
-            raise
-        finally:
             self._finish()
+            raise
 
     def raise_for_blocked(self) -> None:
         """Raise if any row stayed locked, or must be approved first.
@@ -259,15 +258,18 @@ class RecordWriter(Generic[T]):
 
     def _await_result(self) -> RowResult[T] | None:
         """Return the next result, None if there will be none. Reads rows meanwhile."""
+        self._begin()
         results, crew, intake = self._scheduler.results, self._crew, self._intake
         while True:
             self._progress.update(lambda: self.counts)
             if results:
-                intake.read(2)
+                if not intake.is_slow:
+                    intake.read(2)
                 return results[0]
             if intake.read():
                 continue
             intake.hand_over()
+            crew.reinforce()
             self._sleep(lambda: bool(results) or crew.over or intake.may_read())
             if not results and crew.over:
                 return results[0] if results else None  # the last ones may have come just now
@@ -277,24 +279,30 @@ class RecordWriter(Generic[T]):
         bell = self._crew.bell
         bell.clear()
         if not enough():
-            self._context.clock.wait(bell, self._progress.interval or _LONGEST)
+            bell.wait(self._progress.interval or _LONGEST)  # no time need pass on the clock
 
     # -- the end
 
     def _finish(self) -> None:
-        self._is_over = True
-        self._ended = self._now() if self._ended is None else self._ended
         self._context.stops.unwatch(self._stopper)
+        self._ended = self._now() if self._ended is None else self._ended
+        self._is_over = True
+        self._crew.bell.set()  # for another thread that is in here, although it should not be
         self._progress.close(lambda: self.counts)
 
     def _conclude(self) -> NoReturn:
-        """Raise what ended the writer, or StopIteration."""
+        """Raise what ended the writer, the first time, or StopIteration."""
+        if self._is_over:
+            raise StopIteration
         self._finish()
-        end = self._scheduler.end
+        end = self._crew.end
+        if self._crew.is_foreign:
+            message = "this is a forked process, and the threads of the writer are those of its parent"
+            raise RuntimeError(message)
         if end is None or end.reason is GiveUpReason.INTERRUPTED:
             raise StopIteration
         if isinstance(end.source, BaseException):
-            raise end.source
+            raise _shown(end.source)
         is_done = self._ledger.ended and not self._ledger.pending
         if is_done and end.reason in {GiveUpReason.STOPPED, GiveUpReason.CREDITS}:
             raise StopIteration
@@ -318,6 +326,15 @@ def _error(end: End, counts: WriteCounts, left: int) -> GuardError:
         error=error,
     )
     return GuardError(message, report=report, response=end.source, request=getattr(end.source, "request", None))
+
+
+def _shown(error: BaseException) -> BaseException:
+    """Return an error as it may leave an iterator: StopIteration would look like a good end."""
+    if not isinstance(error, StopIteration):
+        return error
+    shown = RuntimeError("a StopIteration ended the writer")
+    shown.__cause__ = error
+    return shown
 
 
 class _Stopper(Wake):

@@ -6,6 +6,8 @@ import enum
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import msgspec
+
 from crm_guard.outcomes import RecordOutcome
 
 if TYPE_CHECKING:
@@ -14,7 +16,15 @@ if TYPE_CHECKING:
 T_co = TypeVar("T_co", covariant=True)
 
 
-class RowResult(Generic[T_co]):
+class Written(msgspec.Struct, frozen=True):
+    """What CRM said of a row that it wrote: the row's result makes an outcome of it when that is asked for."""
+
+    record_id: str | None
+    code: str
+    message: str
+
+
+class RowResult(msgspec.Struct, Generic[T_co], frozen=True, eq=False):
     """What became of one row; it does not change any more.
 
     Attributes:
@@ -26,32 +36,27 @@ class RowResult(Generic[T_co]):
         reason: Why it was no longer waited for a lock, None where there was nothing to wait for.
     """
 
-    __slots__ = ("_told", "attempts", "index", "reason", "row", "succeeded", "waited")
-
-    def __init__(
-        self,
-        index: int,
-        row: T_co,
-        told: RecordOutcome | tuple[str | None, str, str],
-        attempts: int = 1,
-        waited: float = 0.0,
-        reason: GiveUpReason | None = None,
-    ) -> None:
-        self.index, self.row, self._told = index, row, told
-        self.attempts, self.waited, self.reason = attempts, waited, reason
-        self.succeeded = told.succeeded if isinstance(told, RecordOutcome) else True
+    index: int
+    row: T_co
+    succeeded: bool
+    _told: RecordOutcome | Written
+    attempts: int = 1
+    waited: float = 0.0
+    reason: GiveUpReason | None = None
 
     @property
     def outcome(self) -> RecordOutcome:
         """CRM's most recent answer on the row, and what it means. Its `position` is the row's index."""
         told = self._told
-        if not isinstance(told, RecordOutcome):  # most results are successes that nobody looks into
-            record_id, code, message = told
-            told = RecordOutcome(
-                position=self.index, record_id=record_id, code=code, message=message, succeeded=True
-            )
-            self._told = told
-        return told
+        if isinstance(told, RecordOutcome):
+            return told
+        return RecordOutcome(
+            position=self.index,
+            record_id=told.record_id,
+            code=told.code,
+            message=told.message,
+            succeeded=True,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data, the row included: for a file or a queue of failures."""

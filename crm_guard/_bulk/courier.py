@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from functools import partial
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
-from requests import Response
+from requests import Response, Session
 from requests.exceptions import (
     InvalidHeader,
     InvalidProxyURL,
@@ -16,6 +18,7 @@ from requests.exceptions import (
     MissingSchema,
     RequestException,
 )
+from requests.hooks import dispatch_hook
 
 from crm_guard._base.retry_after import seconds_to_wait
 from crm_guard._protocol.approval_probe import build_probes
@@ -29,8 +32,6 @@ from crm_guard.outcomes import CallError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from requests import Session
-
     from crm_guard._protocol.record_outcomes import Judge
     from crm_guard._protocol.scheduling.reading import Reading
     from crm_guard._protocol.scheduling.row import Batch, Question
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 _UNSENT: Final = (InvalidHeader, InvalidProxyURL, InvalidSchema, InvalidURL, MissingSchema)
 """Errors of `requests` before anything is sent."""
 _JSON: Final = {"Content-Type": "application/json"}
+_AFTER_AN_ANSWER: Final = (dispatch_hook.__code__, Session.resolve_redirects.__code__)
+"""What `requests` runs once an answer has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,8 @@ class Courier:
         if not isinstance(response, Response):
             message = f"session.request returned a {type(response).__name__}, and no requests.Response"
             raise TypeError(message)
-        self._headers = response.request.headers
+        if response.request is not None:
+            self._headers = response.request.headers
         delivery = Delivery(
             response.status_code,
             response.content or b"",
@@ -153,14 +157,35 @@ class Courier:
         response = getattr(exc, "response", None)
         if isinstance(exc, RequestException) and isinstance(response, Response):  # a hook that raises for a status
             with contextlib.suppress(Exception):  # its body may have broken off
-                return self._read(batch, response)
+                if self._is_of(batch, response.request):
+                    return self._read(batch, response)
         error = CallError(code=type(exc).__name__)
-        if not self._repeats and never_sent(exc):
-            return Sent(None, error, exc)
-        if isinstance(exc, _UNSENT) and not through.reached:
-            return Sent(None, error, exc, fatal=True)
+        if not _has_answer(exc):
+            is_of = self._is_of(batch, getattr(exc, "request", None))
+            if is_of and not self._repeats and never_sent(exc):
+                return Sent(None, error, exc)
+            if isinstance(exc, _UNSENT) and not through.reached:
+                return Sent(None, error, exc, fatal=True)
         fatal = not isinstance(exc, RequestException)
         return Sent(lost(self._judge, *_named(batch), error), error, exc, fatal=fatal)
+
+    def _is_of(self, batch: Batch, request: object) -> bool:
+        """Return whether a request is the one that was made for a batch, and none that a hook makes beside it."""
+        url, body = self._target.request([row.encoded for row in batch.rows])
+        asked, wanted = urlsplit(str(getattr(request, "url", ""))), urlsplit(url)
+        with contextlib.suppress(ValueError):
+            return (
+                getattr(request, "method", None) == self._target.method
+                and getattr(request, "body", None) == body
+                and (asked.hostname, asked.port) == (wanted.hostname, wanted.port)
+                and (body is not None or wanted.query in asked.query)
+            )
+        return False
+
+
+def _has_answer(exc: BaseException) -> bool:
+    """Return whether an exception comes from what `requests` does with an answer, such as a hook."""
+    return any(frame.f_code in _AFTER_AN_ANSWER for frame, _ in walk_tb(exc.__traceback__))
 
 
 def _named(batch: Batch) -> tuple[list[str | None], list[int]]:

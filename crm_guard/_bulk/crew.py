@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import queue
 import threading
 from collections import deque
@@ -17,7 +18,7 @@ from crm_guard.clock import Wake
 from crm_guard.outcomes import GiveUpReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from crm_guard._bulk.courier import Courier, Sent
     from crm_guard._protocol.scheduling.row import Question, Row
@@ -53,7 +54,10 @@ class Crew:
         self._idle: deque[Wake] = deque()
         self._came: deque[None] = deque()  # one entry for each thread that began,
         self._went: deque[None] = deque()  # and for each that ended: appending is atomic
-        self._is_last = self._abandoned = False
+        self._end: End | None = None  # what whoever stopped it first said
+        self._given = self._arrived = 0
+        self._is_last = self._abandoned = self._crashed = False
+        self._process = os.getpid()
         self.bell = Wake()
         self.sums = Sums()
 
@@ -61,8 +65,13 @@ class Crew:
 
     def give(self, rows: Sequence[Row]) -> None:
         """Hand over rows, in input order."""
-        self._tell(partial(_give, self._scheduler, rows))
-        if not self._idle and self._hired < self._most:
+        self._given += len(rows)
+        self._tell(partial(self._take_in, rows))
+        self.reinforce()
+
+    def reinforce(self) -> None:
+        """Start another thread, if rows are there and no thread is free."""
+        if not self._idle and self._hired < self._most and self.backlog and not self._is_last:
             self._hire()
 
     def finish(self) -> None:
@@ -73,13 +82,13 @@ class Crew:
 
     def stop(self, end: End) -> None:
         """Have nothing sent any more. Reentrant; never blocks."""
-        self._is_last = True
+        self._end = self._end or end
         self._tell(partial(self._scheduler.stop, end))
+        self._is_last = True
 
     def set_full(self, full: bool) -> None:
         """Say whether no more rows are read until some are done: then no fuller batch is in sight."""
-        self._scheduler.set_full(full)
-        self._nudge()
+        self._tell(partial(_set_full, self._scheduler, full))
 
     def look_at(self, row: Row) -> None:
         """Say that others learnt something of a row's lock. Reentrant; never blocks."""
@@ -88,11 +97,30 @@ class Crew:
     def abandon(self) -> None:
         """Await nothing any more: what is being sent stays uncertain."""
         self._abandoned = True
+        self.stop(End(GiveUpReason.INTERRUPTED))
+
+    @property
+    def backlog(self) -> int:
+        """How many rows could be sent at once, those included that no thread has looked at yet."""
+        return self._given - self._arrived + self._scheduler.backlog
+
+    @property
+    def end(self) -> End | None:
+        """Why nothing is sent any more; None while it is."""
+        return self._scheduler.end or self._end
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this is a forked process: the threads are those of its parent."""
+        return os.getpid() != self._process
 
     @property
     def over(self) -> bool:
         """Whether nothing is sent any more, and every answer is there."""
-        return self._abandoned or (self._is_last and len(self._came) == len(self._went))
+        if self._abandoned or self.is_foreign:
+            return True
+        # One that is hired may not have come yet; one whose start was interrupted comes without being counted.
+        return self._is_last and len(self._went) == max(self._hired, len(self._came))
 
     # -- the threads
 
@@ -101,9 +129,13 @@ class Crew:
         self._nudge()
 
     def _nudge(self) -> None:
-        """Wake an idle thread, if there is one."""
+        """Wake an idle thread, if there is one.
+
+        It stays in the list until it has something to do: taken out here, a Ctrl-C before it is woken would let it
+        sleep on, and nobody would know of it.
+        """
         with contextlib.suppress(IndexError):
-            self._idle.popleft().set()
+            self._idle[0].set()
 
     def _hire(self) -> None:
         context = contextvars.copy_context()  # for example the caller's tracing span
@@ -114,7 +146,9 @@ class Crew:
         except RuntimeError:  # no more threads can be started
             if not self._hired:
                 raise
-        self._hired += 1
+            self._most = self._hired
+        else:
+            self._hired += 1
 
     def _run(self) -> None:
         self._came.append(None)
@@ -123,10 +157,13 @@ class Crew:
             while (job := self._next(wake)) is not None:
                 self._perform(job)
         except BaseException as exc:  # noqa: BLE001 (a thread that dies in silence would be awaited for ever)
-            with self._mutex:
+            self._crashed = True  # what it was sending never comes back: nobody may wait for it
+            self.stop(End(source=exc))
+            with self._mutex, contextlib.suppress(Exception):  # it may be what failed
                 self._scheduler.stop(End(source=exc), self._clock.now())
         finally:
             self._is_last = True
+            self._forget(wake)  # one that crashed may be in there still, and would be woken in place of another
             self._went.append(None)
             self._nudge()  # one after the other sees that it is over
             self.bell.set()
@@ -141,18 +178,28 @@ class Crew:
                 now = self._clock.now()
                 self._drain(now)
                 job = self._scheduler.next(now)
-                over, until = self._scheduler.over, self._scheduler.wakes_at(now)
+                over = self._scheduler.over or self._crashed
+                if self._abandoned:  # asked once the rows are marked as being sent: so they are told as that
+                    self._scheduler.stop(End(GiveUpReason.INTERRUPTED), now)  # the message may be yet to come
+                    job, over = None, True
+                until = self._scheduler.wakes_at(now)
                 self.sums = self._scheduler.sums()
                 if job is not None or over:
-                    with contextlib.suppress(ValueError):
-                        self._idle.remove(wake)
+                    self._forget(wake)
             self.bell.set()
             if over:
                 return None
             if job is not None:
                 self._nudge()  # another watches the clock and the messages meanwhile
                 return job
-            self._clock.wait(wake, min(until - now, _LONGEST))
+            if until < float("inf"):
+                self._clock.wait(wake, min(until - now, _LONGEST))
+            else:
+                wake.wait(_LONGEST)  # for what another thread brings: no time need pass on the clock
+
+    def _forget(self, wake: Wake) -> None:
+        with contextlib.suppress(ValueError):
+            self._idle.remove(wake)
 
     def _drain(self, now: float) -> None:
         while True:
@@ -162,25 +209,35 @@ class Crew:
                 return
             message(now)
 
+    def _take_in(self, rows: Sequence[Row], now: float) -> None:
+        _give(self._scheduler, rows, now)
+        self._arrived += len(rows)
+
     def _perform(self, job: Batch | Question) -> None:
+        courier, scheduler = self._courier, self._scheduler
         if isinstance(job, Batch):
-            sent = self._courier.send(job)
-            with self._mutex:
-                if not self._abandoned:
-                    _absorb(self._scheduler, job, sent, self._clock.now())
+            bring = partial(_absorb, scheduler, job, courier.send(job))
         else:
-            states, calls = self._courier.ask(job)
-            with self._mutex:
-                if not self._abandoned:
-                    self._scheduler.diagnosed(job, states, calls, self._clock.now())
+            bring = partial(_explain, scheduler, job, *courier.ask(job))
+        with self._mutex:
+            if not self._abandoned:
+                bring(self._clock.now())
 
 
 def _give(scheduler: Scheduler, rows: Sequence[Row], now: float) -> None:
     scheduler.add(rows, now)
 
 
+def _set_full(scheduler: Scheduler, full: bool, now: float) -> None:  # noqa: ARG001
+    scheduler.set_full(full)
+
+
 def _end_rows(scheduler: Scheduler, now: float) -> None:  # noqa: ARG001 (every message gets the instant)
     scheduler.no_more()
+
+
+def _explain(scheduler: Scheduler, question: Question, states: Mapping[str, str], calls: int, now: float) -> None:
+    scheduler.diagnosed(question, states, calls, now)
 
 
 def _absorb(scheduler: Scheduler, batch: Batch, sent: Sent, now: float) -> None:

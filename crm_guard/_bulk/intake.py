@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from crm_guard._bulk.crew import Crew
     from crm_guard._bulk.ledger import Ledger
-    from crm_guard._protocol.scheduling.scheduler import Scheduler
 
 T = TypeVar("T")
 
@@ -27,54 +26,49 @@ class Intake(Generic[T]):
     Args:
         ledger: Where the rows are kept.
         crew: The threads.
-        scheduler: Tells how many rows could be sent at once.
         now: Returns the instant.
         most: How many rows may be pending.
         ahead: How many rows that could be sent at once are enough.
         chunk: How many rows are handed over together.
+
+    Attributes:
+        is_slow: Whether reading took long most recently: then results are not kept waiting for it.
     """
 
     def __init__(
         self,
         ledger: Ledger[T],
         crew: Crew,
-        scheduler: Scheduler,
         now: Callable[[], float],
         *,
         most: int,
         ahead: int,
         chunk: int,
     ) -> None:
-        self._ledger, self._crew, self._scheduler, self._now = ledger, crew, scheduler, now
+        self._ledger, self._crew, self._now = ledger, crew, now
         self._most, self._ahead, self._chunk = most, ahead, min(chunk, _MOST_AT_ONCE)
         self._gulp = 1
-        self._is_full = self._is_finished = False
+        self._is_full = self._is_finished = self.is_slow = False
 
     def may_read(self) -> bool:
         """Return whether there is need of more rows, and room."""
-        ledger, scheduler = self._ledger, self._scheduler
-        is_full = ledger.pending >= self._most
-        if is_full is not self._is_full:
-            self._is_full = is_full
-            self._crew.set_full(is_full)
-        if is_full or ledger.ended or scheduler.end is not None:
-            return False
-        return scheduler.backlog + len(ledger.chunk) < self._ahead
+        return self._room() > 0
 
     def read(self, most: int | None = None) -> bool:
         """Read up to `most` rows, by default as many as reading is quick; return whether any may have come."""
-        if not self.may_read():
+        room = self._room()
+        if room <= 0:
             return False
         ledger, began = self._ledger, self._now()
         try:
-            ledger.read_on(min(most or self._gulp, self._most - ledger.pending))
+            ledger.read_on(min(most or self._gulp, room))
         except Exception as exc:  # noqa: BLE001 (raised once all results were taken)
-            ledger.ended = True
+            ledger.ended = False  # nobody knows what would have come
             self._crew.stop(End(source=exc))
             return False
-        is_quick = self._now() - began < _SLOW
-        self._gulp = min(self._gulp * 2, _MOST_AT_ONCE) if is_quick else 1
-        if len(ledger.chunk) >= self._chunk or ledger.ended:
+        self.is_slow = self._now() - began >= _SLOW
+        self._gulp = 1 if self.is_slow else min(self._gulp * 2, _MOST_AT_ONCE)
+        if len(ledger.chunk) >= self._chunk or ledger.ended or self.is_slow:
             self.hand_over()
         return True
 
@@ -87,3 +81,13 @@ class Intake(Generic[T]):
         if ledger.ended and not self._is_finished:
             self._is_finished = True
             self._crew.finish()
+
+    def _room(self) -> int:
+        ledger, crew = self._ledger, self._crew
+        is_full = ledger.pending >= self._most
+        if is_full is not self._is_full:
+            self._is_full = is_full
+            crew.set_full(is_full)
+        if is_full or ledger.ended or crew.end is not None:
+            return 0
+        return min(self._most - ledger.pending, self._ahead - crew.backlog - len(ledger.chunk))

@@ -27,20 +27,25 @@ class Ledger(Generic[T]):
         target: Where the rows go.
 
     Attributes:
-        read: How many rows were read.
         ended: Whether there are no more.
         chunk: Rows that are yet to be handed to the threads.
     """
 
     def __init__(self, rows: Iterable[T], target: Target) -> None:
-        self._numbered: Iterator[tuple[int, T]] = zip(itertools.count(), rows, strict=False)
+        later = itertools.chain.from_iterable((rows,))  # even `iter(rows)`: it may run a query
+        self._numbered: Iterator[tuple[int, T]] = zip(itertools.count(), later, strict=False)
         self._target = target
         self._raw: list[tuple[int, T]] = []
         self._rows: dict[int, Row] = {}  # in input order
         self._handed: int | None = None  # taken, unless something came between
+        self._admitted = 0
         self.chunk: list[Row] = []
-        self.read = 0
         self.ended = False
+
+    @property
+    def read(self) -> int:
+        """How many rows were read."""
+        return self._raw[-1][0] + 1 if self._raw else self._admitted
 
     @property
     def pending(self) -> int:
@@ -50,7 +55,7 @@ class Ledger(Generic[T]):
     @property
     def final_below(self) -> int:
         """The index below which all results were taken."""
-        first = next((index for index in self._rows if index != self._handed), None)
+        first = self._oldest()
         if first is not None:
             return first
         return self._raw[0][0] if self._raw else self.read
@@ -63,12 +68,13 @@ class Ledger(Generic[T]):
             ValueError: A row is no record id.
             Exception: Whatever the input raises.
         """
-        before = len(self._raw)
-        self.ended = True  # unless it turns out that it is not
-        self._raw.extend(itertools.islice(self._numbered, most))  # one step: no row is lost on the way
-        self.ended = len(self._raw) - before < most
-        while self._raw:
-            self._admit(*self._raw[0])
+        for _ in range(most):
+            self.ended = True  # unless it turns out that it is not
+            self._raw.extend(itertools.islice(self._numbered, 1))  # one step: no row is lost on the way
+            self.ended = not self._raw
+            if self.ended:
+                return
+            self._admit(*self._raw[0])  # before the next is read: the input may use one object for all rows
             del self._raw[0]
 
     def hand(self, result: RowResult[T]) -> RowResult[T]:
@@ -97,27 +103,38 @@ class Ledger(Generic[T]):
         unread = [(index, value) for index, value in self._raw if index not in self._rows]
         return rows + [UnfinishedRow(index=index, row=value, state=RowState.NEVER_SENT) for index, value in unread]
 
+    def _oldest(self) -> int | None:
+        while True:
+            try:
+                return next((index for index in self._rows if index != self._handed), None)
+            except RuntimeError:  # another thread asks, and this one has gone on meanwhile
+                continue
+
     def _admit(self, index: int, value: T) -> None:
-        self.read = index + 1
         target = self._target
         try:
             encoded = target.encode(value)
-            row = Row(index, value, encoded, target.record_id(value), target.keys(value))
+            keys = tuple(target.keys(value))
+            hash(keys)
+            row = Row(index, value, encoded, target.record_id(value), keys)
         except (TypeError, ValueError, RecursionError) as exc:
+            kind = next(known for known in (TypeError, RecursionError, ValueError) if isinstance(exc, known))
             message = f"row {index} cannot be sent: it {exc}"
-            raise type(exc)(message) from exc
+            raise kind(message) from exc  # a subclass may take other arguments
         self._rows[index] = row
         self.chunk.append(row)
+        self._admitted = index + 1
 
 
 def _unfinished(row: Row, *, over: bool) -> UnfinishedRow[T]:
+    stage = row.stage  # read before the result: a row that is done may be about to get it
     result, refusal = row.result, row.refusal
     outcome: RecordOutcome | None
     if result is not None:
         state, outcome = RowState.ANSWERED, result.outcome
-    elif row.stage is Stage.UNDIAGNOSED:
+    elif stage is Stage.UNDIAGNOSED:
         state, outcome = (RowState.ANSWERED if over else RowState.IN_FLIGHT), refusal
-    elif row.stage is Stage.IN_FLIGHT:
+    elif stage in {Stage.IN_FLIGHT, Stage.DONE}:
         state, outcome = (RowState.UNCERTAIN if over else RowState.IN_FLIGHT), None
     else:
         state, outcome = (RowState.PARKED if row.attempts else RowState.NEVER_SENT), refusal

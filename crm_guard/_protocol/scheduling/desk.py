@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from crm_guard._protocol.record_outcomes import Judge
     from crm_guard._protocol.scheduling.end import End
     from crm_guard._protocol.scheduling.parking import Gate
-    from crm_guard._protocol.scheduling.reading import Written
     from crm_guard._protocol.scheduling.row import Question, Row
     from crm_guard.outcomes import GiveUpReason, RecordOutcome
+    from crm_guard.row_results import Written
     from crm_guard.settings import GuardSettings
 
 

@@ -6,13 +6,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from crm_guard._protocol.scheduling.order import Order
-from crm_guard._protocol.scheduling.reading import Written
 from crm_guard._protocol.scheduling.row import Stage
 from crm_guard._protocol.scheduling.tally import Tally
-from crm_guard.row_results import RowResult
+from crm_guard.row_results import RowResult, Written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from crm_guard._protocol.scheduling.parking import Gate
     from crm_guard._protocol.scheduling.row import Row
@@ -37,14 +36,15 @@ class Endings:
         self.tally = Tally()
         self.open = 0
 
-    def enter(self, row: Row) -> bool:
-        """Take in a row; return whether it need not wait for an earlier one."""
-        self.open += 1
-        return self._order.enter(row)
+    def enter(self, rows: Sequence[Row]) -> list[Row]:
+        """Take in rows, in input order; return those that need not wait for an earlier one."""
+        self.open += len(rows)
+        enter = self._order.enter
+        return [row for row in rows if enter(row)]
 
     def finish(
         self, row: Row, told: Written | RecordOutcome, now: float, reason: GiveUpReason | None = None
-    ) -> Iterator[Row]:
+    ) -> Sequence[Row]:
         """Give a row its result; return the rows that waited for it alone.
 
         Args:
@@ -60,12 +60,13 @@ class Endings:
             if reason is None and (isinstance(told, Written) or not told.uncertain):
                 self._gate.verdict(row, locked=False)
             self._gate.leave(row)
+        succeeded = isinstance(told, Written) or told.succeeded
         if isinstance(told, Written):
             self.tally.written += 1
         else:
             self.tally.add(told)
         row.stage, row.encoded = Stage.DONE, b""
-        row.result = RowResult(row.index, row.value, told, row.attempts, waited, reason)
+        row.result = RowResult(row.index, row.value, succeeded, told, row.attempts, waited, reason)
         self.open -= 1
         self.results.append(row.result)
         return self._order.leave(row)

@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable, Sequence
 
     from crm_guard._protocol.scheduling.row import Row
 
@@ -19,25 +19,29 @@ class Order:
 
     def enter(self, row: Row) -> bool:
         """Line up a row for each of its keys; return whether it holds all of them."""
+        behind = self._behind
         for key in row.keys:
-            if key not in self._behind:
-                self._behind[key] = None
+            if key not in behind:
+                behind[key] = None
                 continue
-            queue = self._behind[key]
+            queue = behind[key]
             if queue is None:
-                self._behind[key] = queue = deque()
+                behind[key] = queue = deque()
             queue.append(row)
             row.behind += 1
         return row.behind == 0
 
-    def leave(self, row: Row) -> Iterator[Row]:
-        """Release the keys of a row that has a result; yield the rows that hold all of theirs from now on."""
+    def leave(self, row: Row) -> Sequence[Row]:
+        """Release the keys of a row that has a result; return the rows that hold all of theirs from now on."""
+        behind = self._behind
+        heirs: tuple[Row, ...] = ()
         for key in row.keys:
-            queue = self._behind[key]
+            queue = behind[key]
             if not queue:
-                del self._behind[key]
+                del behind[key]
                 continue
             heir = queue.popleft()
             heir.behind -= 1
             if heir.behind == 0:
-                yield heir
+                heirs = (*heirs, heir)
+        return heirs

@@ -3,7 +3,7 @@
 A row waits as a single call does: its own waits, its own budget. But its question costs a place in a batch, and not
 a call. So a row whose wait is over travels with others; and once nothing else is to be sent and all that wait fit
 into one call, this leaves after no more than a first wait: it is one call for a hundred rows as for one. A row that
-goes along before its own wait is over spends none of its `attempts`, and its wait goes on.
+goes along before its own wait is over spends none of its `attempts`; then it waits anew, with the others.
 """
 
 from __future__ import annotations
@@ -121,9 +121,12 @@ class Parking:
         pacing.begin(now)
         if now + self._short >= lock.turn:  # else it only went along
             lock.asked += 1
-            lock.turn = max(lock.turn, now) + pacing.draw()
-        wait = pacing.at_least(lock.turn - now, retry_after)
-        lock.turn = now + wait
+            lock.wait = pacing.draw()
+            lock.turn = max(lock.turn, now) + lock.wait
+        in_time = now + lock.wait <= pacing.begin(now)
+        wait = pacing.at_least(lock.wait if in_time else max(lock.turn - now, 0.0), retry_after)
+        if retry_after:
+            lock.turn = max(lock.turn, now + wait)
         limit = pacing.limit(attempts=lock.asked, credits=None, now=now)
         if limit is None:
             held = retry_after is not None and retry_after > 0

@@ -45,13 +45,10 @@ class Queues:
         """How many rows could be sent at once."""
         return len(self) + sum(map(len, self._whole))
 
-    def note_arrival(self, now: float) -> None:
-        """Record that rows came in just now."""
+    def add(self, rows: Iterable[Row], now: float) -> None:
+        """Add rows that were not sent before, and came in just now."""
         self._came_at = now
-
-    def add(self, row: Row) -> None:
-        """Add a row that was not sent before."""
-        self._fresh.append(row)
+        self._fresh.extend(rows)
 
     def inherit(self, row: Row) -> None:
         """Add a row that waited for an earlier one: it is older than the other fresh ones."""

@@ -24,6 +24,7 @@ from crm_guard._protocol.resend_rules import obstacle
 from crm_guard._protocol.slots import Slot, fate_of
 from crm_guard.outcomes import CallError, RecordOutcome
 from crm_guard.remediation import hint_for_uncertain
+from crm_guard.row_results import Written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,14 +47,6 @@ class Kind(enum.Enum):
     """CRM took none of it because of one of its rows, and does not say which."""
     ALIKE = "alike"
     """Every other batch would meet the same; each row has a result only if it may have been written."""
-
-
-class Written(NamedTuple):
-    """A row that CRM wrote: what it said of it."""
-
-    record_id: str | None
-    code: str
-    message: str
 
 
 class Told(NamedTuple):
@@ -326,14 +319,15 @@ def _in_order(
             refused.append(number)
             rows.append(None)
             continue
-        named = identifier(details.id) or identifier(details.record_id)
-        if (
-            entry.code != _SUCCESS
-            or details.json_path is not None
-            or (named != sent and (sent is not None or not named))
-        ):
+        named = details.id
+        if named != sent or not named:
+            named = identifier(named) or identifier(details.record_id)
+            if named != sent and (sent is not None or not named):
+                return None
+        if entry.code != _SUCCESS or details.json_path is not None:
             return None
-        rows.append(Written(named, _SUCCESS, entry.message if isinstance(entry.message, str) else ""))
+        message = entry.message
+        rows.append(Written(named, _SUCCESS, message if type(message) is str else ""))
     return _with_refused(rows, refused, body, request, judge, positions) if refused else rows
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Collection, Hashable, Sequence
 
     from crm_guard._protocol.envelope import Item
     from crm_guard._protocol.waits_and_budgets import Pacing
@@ -34,22 +36,24 @@ class Lock:
         pacing: Its waits and budgets.
         since: Instant of the first refusal, or of the wait before the first send.
         turn: Instant at which its own wait ends, whoever asks sooner.
+        wait: Seconds of that wait.
         due: Instant at which it is to be looked at.
         rides: Instant from which on it goes along in a batch with room.
         ripe: Instant from which on it may be sent again if that costs no call of its own.
         asked: How many of its sends count against its `attempts`.
     """
 
-    __slots__ = ("asked", "due", "pacing", "rides", "ripe", "since", "turn")
+    __slots__ = ("asked", "due", "pacing", "rides", "ripe", "since", "turn", "wait")
 
     def __init__(self, pacing: Pacing, now: float) -> None:
         self.pacing = pacing
         self.since = self.turn = now
         self.due = self.rides = self.ripe = float("inf")
         self.asked = 0
+        self.wait = 0.0
 
 
-class Row:
+class Row(msgspec.Struct, eq=False):  # made once per row: a struct is made in a third of the time
     """One row on its way.
 
     Attributes:
@@ -66,30 +70,21 @@ class Row:
         result: What became of it.
     """
 
-    __slots__ = (
-        "attempts",
-        "behind",
-        "encoded",
-        "index",
-        "keys",
-        "lock",
-        "record_id",
-        "refusal",
-        "result",
-        "stage",
-        "value",
-    )
+    index: int
+    value: Any
+    encoded: bytes
+    record_id: str | None
+    keys: Collection[Hashable]
+    stage: Stage = Stage.QUEUED
+    attempts: int = 0
+    behind: int = 0
+    refusal: RecordOutcome | None = None
+    lock: Lock | None = None
+    result: RowResult[Any] | None = None
 
-    def __init__(
-        self, index: int, value: Any, encoded: bytes, record_id: str | None, keys: Iterable[Hashable]
-    ) -> None:
-        self.index, self.value, self.encoded = index, value, encoded
-        self.record_id, self.keys = record_id, keys
-        self.stage = Stage.QUEUED
-        self.attempts = self.behind = 0
-        self.refusal: RecordOutcome | None = None
-        self.lock: Lock | None = None
-        self.result: RowResult[Any] | None = None
+    def __repr__(self) -> str:
+        """Leave out the row's values."""
+        return f"Row(index={self.index}, stage={self.stage.value!r}, attempts={self.attempts})"
 
 
 class Batch:

@@ -19,7 +19,7 @@ from crm_guard._protocol.scheduling.settling import Settling
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from crm_guard._protocol.record_outcomes import Judge
     from crm_guard._protocol.scheduling.end import End
@@ -66,18 +66,18 @@ class Scheduler:
 
     # -- rows in, and what is known
 
-    def add(self, rows: Iterable[Row], now: float) -> None:
+    def add(self, rows: Sequence[Row], now: float) -> None:
         """Take in rows, in input order."""
         desk = self._desk
-        gate, queues = desk.gate, desk.queues
-        queues.note_arrival(now)
-        for row in rows:
-            if not desk.endings.enter(row):
-                continue
-            if gate and self._waits and desk.end is None and gate.knows(row):
-                desk.parking.expect(row, now)
-            else:
-                queues.add(row)
+        gate = desk.gate
+        ready = desk.endings.enter(rows)
+        if gate and self._waits and desk.end is None:
+            known = {row.index for row in ready if gate.knows(row)}
+            for row in ready:
+                if row.index in known:
+                    desk.parking.expect(row, now)
+            ready = [row for row in ready if row.index not in known] if known else ready
+        desk.queues.add(ready, now)
 
     def no_more(self) -> None:
         """Take in that no more rows will come."""
@@ -172,8 +172,9 @@ class Scheduler:
         return rows + parking.riders(self._size - len(rows), now)
 
     def _leave(self, rows: list[Row], now: float) -> Batch:
+        in_flight = Stage.IN_FLIGHT
         for row in rows:
-            row.stage = Stage.IN_FLIGHT
+            row.stage = in_flight
             row.attempts += 1
         desk = self._desk
         desk.under_way += 1

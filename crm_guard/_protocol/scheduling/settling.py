@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from crm_guard._protocol.scheduling.end import End
-from crm_guard._protocol.scheduling.reading import Kind, Told, Written
+from crm_guard._protocol.scheduling.reading import Kind, Told
 from crm_guard._protocol.scheduling.row import Stage
 from crm_guard.outcomes import GiveUpReason
+from crm_guard.row_results import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -95,16 +96,18 @@ class Settling:
         elif not reading.rows:
             self._queues.put_back(batch.rows)
         else:
-            pairs = list(zip(batch.rows, reading.rows, strict=True))
-            self._queues.again(row for row, told in pairs if told is None)
-            for row, told in pairs:
-                if told is not None:
+            finish, apart = self._desk.finish, []
+            for row, told in zip(batch.rows, reading.rows, strict=True):
+                if isinstance(told, Written):
+                    finish(row, told, now)
+                elif told is None:
+                    apart.append(row)
+                else:
                     self._take(row, told, reading, now)
+            self._queues.again(apart)
 
-    def _take(self, row: Row, told: Written | Told, reading: Reading, now: float) -> None:
-        if isinstance(told, Written):
-            self._desk.finish(row, told, now)
-        elif told.locked:
+    def _take(self, row: Row, told: Told, reading: Reading, now: float) -> None:
+        if told.locked:
             self._park(row, told.outcome, reading.retry_after, now)
         elif told.item is not None and self._asks_about(told.outcome):
             row.stage, row.refusal = Stage.UNDIAGNOSED, told.outcome

@@ -7,7 +7,7 @@ which an upsert finds a record. See :mod:`crm_guard._protocol.endpoints` for wha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,11 +17,12 @@ import msgspec
 from crm_guard._protocol.endpoints import IdsIn, Resend, locate
 from crm_guard._protocol.envelope import identifier
 from crm_guard._protocol.request_records import CrmRequest
+from crm_guard._protocol.scheduling.row import Row
 
 if TYPE_CHECKING:
     from crm_guard._protocol.crm_url import CrmUrl
 
-Keys = Callable[[Any], Iterable[Hashable]]
+Keys = Callable[[Any], Collection[Hashable]]
 
 
 class _Rows(NamedTuple):
@@ -116,14 +117,34 @@ class Target:
             b",%b:%b" % (_encoder.encode(name), _encoded(value, name)) for name, value in (body or {}).items()
         )
         self._external = external
+        self._keeps_ids = key is None and external is None and endpoint.name not in {"create", "upsert"}
+        self._keeps_ids &= not self._by_id
         self.keys: Keys = _one_key(key) if key else _usual_keys(endpoint.name, route.module, body or {}, external)
+
+    def row(self, index: int, value: Any) -> Row:
+        """Return a row on its way.
+
+        Args:
+            index: Where it stood in the input.
+            value: The row, as it was given.
+
+        Raises:
+            TypeError: As by `encode`, or its key cannot be compared with others.
+            ValueError: As by `encode`.
+        """
+        if self._keeps_ids and type(value) is dict:  # the usual one, quickly
+            record_id = value.get("id")
+            if type(record_id) is str and record_id:
+                return Row(index, value, _encoded(value), record_id, (record_id,))
+        encoded = self.encode(value)
+        return Row(index, value, encoded, self.record_id(value), self.keys(value))
 
     def encode(self, row: Any) -> bytes:
         """Return a row as it goes into a request.
 
         Raises:
             TypeError: The row is of a kind that the call does not take, or holds what is no JSON.
-            ValueError: It is an empty id, or holds text that is no Unicode.
+            ValueError: It is an empty id, or holds text that is no Unicode, or a number that is none.
         """
         if not self._by_id:
             if not isinstance(row, Mapping):
@@ -171,7 +192,7 @@ def _encoded(value: Any, member: str | None = None) -> bytes:
     """Encode a row, or a member of the common part of the body, which an error then names."""
     where = "" if member is None else f"body[{member!r}] "
     try:
-        return _encoder.encode(value)
+        encoded = _encoder.encode(value)
     except UnicodeError as exc:
         message = f"{where}holds text that is no Unicode"
         raise ValueError(message) from exc
@@ -180,6 +201,19 @@ def _encoded(value: Any, member: str | None = None) -> bytes:
             raise
         message = f"{where}{exc}"
         raise TypeError(message) from exc
+    if b"null" in encoded and _has_no_number(value):
+        message = f"{where}holds a number that is none (NaN or infinity), which would clear a field"
+        raise ValueError(message)
+    return encoded
+
+
+def _has_no_number(value: Any) -> bool:
+    """Return whether a value holds NaN or infinity anywhere: in JSON these become null."""
+    if isinstance(value, float):
+        return not isfinite(value)
+    if isinstance(value, Mapping):
+        return any(map(_has_no_number, value.values()))
+    return isinstance(value, list | tuple | set | frozenset) and any(map(_has_no_number, value))
 
 
 def _plain(value: Any) -> Any:

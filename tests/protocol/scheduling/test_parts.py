@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -145,16 +146,36 @@ def test_a_row_waits_as_a_single_call_does() -> None:
     assert one.lock.asked == 5
 
 
-def test_going_along_spends_no_attempts_and_no_wait() -> None:
+def test_going_along_spends_no_attempts() -> None:
     parking, one = Parking(GuardSettings(wait_jitter=0.0, attempts=2), half, OpenGate()), row(0)
     assert parking.refuse(one, LOCKED, 0.0, None) is None
     assert parking.riders(5, 0.8) == []
     for instant in (0.9, 1.8):
         assert parking.riders(5, instant) == [one]
         assert parking.refuse(one, LOCKED, instant, None) is None
-        assert parking.next_due() == 3.0
-    assert [found for found, _ in parking.release(3.0)] == [one]
-    assert parking.refuse(one, LOCKED, 3.0, None) is GiveUpReason.ATTEMPTS
+        assert parking.next_due() == pytest.approx(instant + 3.0), "it waits anew, with those it went along with"
+    assert [found for found, _ in parking.release(4.8)] == [one]
+    assert parking.refuse(one, LOCKED, 4.8, None) is GiveUpReason.ATTEMPTS
+
+
+def test_going_along_all_the_time_ends_as_well() -> None:
+    parking, one = Parking(GuardSettings(attempts=5, timeout=1000.0), half, OpenGate()), row(0)
+    instants = itertools.count(0.0, 0.9)
+    limit = parking.refuse(one, LOCKED, next(instants), None)
+    while limit is None:
+        now = next(instants)
+        assert now < 30.0
+        assert parking.riders(5, now + 1e-9) == [one]
+        limit = parking.refuse(one, LOCKED, now + 1e-9, None)
+    assert limit is GiveUpReason.ATTEMPTS
+
+
+def test_going_along_shortly_before_the_end_does_not_cost_the_last_question() -> None:
+    parking, one = Parking(GuardSettings(wait_jitter=0.0, timeout=4.0), half, OpenGate()), row(0)
+    assert parking.refuse(one, LOCKED, 0.0, None) is None
+    assert parking.riders(5, 1.5) == [one]
+    assert parking.refuse(one, LOCKED, 1.5, None) is None
+    assert parking.next_due() == 3.0, "its own turn: a whole wait would end after the budget"
 
 
 def test_a_wait_that_is_almost_over_counts_as_over() -> None:
@@ -164,7 +185,7 @@ def test_a_wait_that_is_almost_over_counts_as_over() -> None:
     assert parking.refuse(one, LOCKED, 2.5, None) is None
     assert one.lock is not None
     assert one.lock.asked == 2
-    assert parking.next_due() == pytest.approx(6.6)  # its schedule does not go faster for that
+    assert one.lock.turn == pytest.approx(6.6)  # its schedule does not go faster for that
 
 
 def test_only_one_attempt_is_one_also_for_a_row_that_waited_first() -> None:
@@ -274,15 +295,15 @@ def test_a_batch_leaves_when_it_is_full_or_nothing_more_is_in_sight() -> None:
     queues = Queues(PLAIN, 3)
     assert not queues.is_time(0.0)
     for one in rows(2):
-        queues.add(one)
+        queues.add([one], -INF)
     assert not queues.is_time(99.0)
     queues.full = True
     assert queues.is_time(0.0)
     queues.full, queues.ended = False, True
     assert queues.is_time(0.0)
     queues.ended = False
-    queues.add(row(2))
-    queues.add(row(3))
+    queues.add([row(2)], -INF)
+    queues.add([row(3)], -INF)
     assert queues.is_time(0.0)
     assert numbers(queues.take(0.0)) == [0, 1, 2]
     assert not queues.is_time(0.0)
@@ -290,8 +311,7 @@ def test_a_batch_leaves_when_it_is_full_or_nothing_more_is_in_sight() -> None:
 
 def test_a_row_that_is_due_lingers_only_while_rows_come() -> None:
     queues = Queues(PLAIN, 3)
-    queues.note_arrival(10.0)
-    queues.add(row(0))
+    queues.add([row(0)], 10.0)
     queues.hurry(row(1), 10.2)
     assert queues.leaves_at() == pytest.approx(10.3)
     assert not queues.is_time(10.25)
@@ -302,7 +322,7 @@ def test_a_row_that_is_due_lingers_only_while_rows_come() -> None:
 
 def test_the_first_row_that_is_due_lingers_for_all() -> None:
     queues = Queues(PLAIN, 9)
-    queues.note_arrival(50.0)
+    queues.add([], 50.0)
     queues.hurry(row(0), 10.0)
     queues.hurry(row(1), 10.2)
     assert queues.leaves_at() == pytest.approx(10.3)
@@ -310,7 +330,7 @@ def test_the_first_row_that_is_due_lingers_for_all() -> None:
 
 def test_rows_that_are_due_and_left_over_linger_once_more() -> None:
     queues = Queues(PLAIN, 2)
-    queues.note_arrival(50.0)
+    queues.add([], 50.0)
     for one in rows(3):
         queues.hurry(one, 10.0)
     assert numbers(queues.take(10.5)) == [0, 1]
@@ -319,9 +339,8 @@ def test_rows_that_are_due_and_left_over_linger_once_more() -> None:
 
 def test_what_goes_again_goes_first_and_in_order() -> None:
     queues = Queues(PLAIN, 9)
-    queues.note_arrival(0.0)
+    queues.add([row(9)], 0.0)
     queues.hurry(row(5), 0.0)
-    queues.add(row(9))
     queues.inherit(row(8))
     queues.again([])
     assert not queues.is_time(0.0)
@@ -332,7 +351,7 @@ def test_what_goes_again_goes_first_and_in_order() -> None:
 
 def test_what_was_turned_away_goes_as_it_was() -> None:
     queues = Queues(PLAIN, 5)
-    queues.add(row(9))
+    queues.add([row(9)], -INF)
     queues.put_back(rows(3))
     queues.halve(rows(5, 10))
     assert (len(queues), queues.backlog, queues.has_some) == (1, 9, True)
@@ -405,7 +424,7 @@ def test_others_hear_of_a_row_only_what_crm_said(told: Any, reason: Any, said: l
     gate = Noting()
     endings, one = Endings(gate), row(0, "a")
     parking = Parking(PLAIN, half, gate)
-    endings.enter(one)
+    endings.enter([one])
     parking.refuse(one, LOCKED, 1.0, None)
     list(parking.release(4.0))
     assert list(endings.finish(one, told, 5.5, reason)) == []
@@ -418,7 +437,7 @@ def test_others_hear_of_a_row_only_what_crm_said(told: Any, reason: Any, said: l
 def test_a_row_without_a_lock_tells_others_nothing() -> None:
     gate = Noting()
     endings, one = Endings(gate), row(0)
-    endings.enter(one)
+    endings.enter([one])
     list(endings.finish(one, Written("1", "SUCCESS", "fine"), 5.0))
     assert gate.said == []
     assert endings.results[0].outcome == RecordOutcome(
