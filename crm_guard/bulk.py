@@ -31,6 +31,8 @@ __all__ = ["RecordWriter", "write_records"]
 T = TypeVar("T")
 Timeout: TypeAlias = float | tuple[float | None, float | None] | None
 
+_IN_A_ROW: Final = 25
+"""Results that are handed out before rows are read again."""
 _LONGEST: Final = 60.0
 """Seconds that the thread sleeps at most."""
 
@@ -150,6 +152,7 @@ class RecordWriter(Generic[T]):
         self._context, self._scheduler, self._crew = assembly.context, assembly.scheduler, assembly.crew
         self._ledger: Ledger[T] = Ledger(rows, assembly.target)
         self._is_over = False
+        self._in_a_row = 0
         self._now = assembly.context.clock.now
         self._intake = Intake(
             self._ledger,
@@ -185,10 +188,15 @@ class RecordWriter(Generic[T]):
         result: RowResult[T] | None = None
         try:
             self._ledger.forget_handed()
-            result = None if self._is_over else self._await_result()
+            results = self._scheduler.results
+            if self._in_a_row and results and not self._is_over:
+                self._in_a_row -= 1
+                result = results[0]
+            else:
+                result = None if self._is_over else self._await_result()
             if result is None:
                 self._conclude()
-            self._scheduler.results.popleft()
+            results.popleft()
             return self._ledger.hand(result)
         except StopIteration:
             raise
@@ -264,7 +272,8 @@ class RecordWriter(Generic[T]):
             self._progress.update(lambda: self.counts)
             if results:
                 if not intake.is_slow:
-                    intake.read(2)
+                    intake.read(2 * _IN_A_ROW)
+                    self._in_a_row = _IN_A_ROW - 1
                 return results[0]
             if intake.read():
                 continue

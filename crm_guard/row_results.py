@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Written(msgspec.Struct, frozen=True):
+class Written(msgspec.Struct, frozen=True, gc=False):
     """What CRM said of a row that it wrote: the row's result makes an outcome of it when that is asked for."""
 
     record_id: str | None

@@ -34,7 +34,7 @@ class Ledger(Generic[T]):
     def __init__(self, rows: Iterable[T], target: Target) -> None:
         later = itertools.chain.from_iterable((rows,))  # even `iter(rows)`: it may run a query
         self._numbered: Iterator[tuple[int, T]] = zip(itertools.count(), later, strict=False)
-        self._target = target
+        self._target, self._is_list = target, type(rows) in (list, tuple)
         self._raw: list[tuple[int, T]] = []
         self._rows: dict[int, Row] = {}  # in input order
         self._handed: int | None = None  # taken, unless something came between
@@ -68,14 +68,14 @@ class Ledger(Generic[T]):
             ValueError: A row is no record id.
             Exception: Whatever the input raises.
         """
-        for _ in range(most):
-            self.ended = True  # unless it turns out that it is not
-            self._raw.extend(itertools.islice(self._numbered, 1))  # one step: no row is lost on the way
-            self.ended = not self._raw
-            if self.ended:
+        step = most if self._is_list else 1  # an input that computes its rows may use one object for all of them
+        self.ended = True  # unless it turns out that it is not
+        for _ in range(0, most, step):
+            self._raw.extend(itertools.islice(self._numbered, step))  # at once: no row is lost on the way
+            if not self._raw:
                 return
-            self._admit(*self._raw[0])  # before the next is read: the input may use one object for all rows
-            del self._raw[0]
+            self._admit_all()
+        self.ended = False
 
     def hand(self, result: RowResult[T]) -> RowResult[T]:
         """Record that a result is being taken, and return it."""
@@ -110,20 +110,23 @@ class Ledger(Generic[T]):
             except RuntimeError:  # another thread asks, and this one has gone on meanwhile
                 continue
 
-    def _admit(self, index: int, value: T) -> None:
-        target = self._target
+    def _admit_all(self) -> None:
+        """Make rows of what was read. What fails stays where it is, and so do those behind it."""
+        rows, append, make = self._rows, self.chunk.append, self._target.row
+        done = index = 0
         try:
-            encoded = target.encode(value)
-            keys = tuple(target.keys(value))
-            hash(keys)
-            row = Row(index, value, encoded, target.record_id(value), keys)
+            for index, value in self._raw:
+                row = make(index, value)
+                rows[index] = row
+                append(row)
+                self._admitted = index + 1
+                done += 1
+            self._raw.clear()
         except (TypeError, ValueError, RecursionError) as exc:
             kind = next(known for known in (TypeError, RecursionError, ValueError) if isinstance(exc, known))
             message = f"row {index} cannot be sent: it {exc}"
+            del self._raw[:done]
             raise kind(message) from exc  # a subclass may take other arguments
-        self._rows[index] = row
-        self.chunk.append(row)
-        self._admitted = index + 1
 
 
 def _unfinished(row: Row, *, over: bool) -> UnfinishedRow[T]:

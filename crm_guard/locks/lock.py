@@ -115,6 +115,11 @@ class Lock:
         self.calls -= self.queue.pop(caller, 0.0)
 
     @property
+    def is_shared(self) -> bool:
+        """Whether more than one call needs the record, here or in other processes."""
+        return len(self.queue) > 1 or self.needed_elsewhere
+
+    @property
     def needed_elsewhere(self) -> bool:
         """Whether another process needs the record."""
         return self.elsewhere > 0 or not (self.asker is None or isinstance(self.asker, Caller))

@@ -69,6 +69,12 @@ class MemoryLockRegistry:
             locks = [self.table.locks.get(key) for key in keys]
         return bool(locks) and all(lock is not None and not lock.free for lock in locks)
 
+    def known(self, keys: Collection[str]) -> Collection[str]:
+        """Return those of `keys` that are believed to be locked."""
+        locks = self.table.locks
+        with self.mutex:
+            return [key for key in keys if key in locks and not locks[key].free]
+
     def waiter(self, context: WaitContext) -> Waiter:
         """Return the waiter of one call."""
         return SharedWaiter(self, context)
@@ -112,6 +118,12 @@ class SharedWaiter:
         self._enter(keys, delay)
         with self._mutex:
             return min(self._caller.looks_at, self._clock.now() + delay)
+
+    def is_alone(self) -> bool:
+        """Return whether no other call is known to need what this one waits for; see :meth:`SteppedWaiter`."""
+        locks = self._table.locks
+        with self._mutex:
+            return not any(locks[key].is_shared for key in self._caller.keys if key in locks)
 
     def verdict(self, *, locked: Collection[str], free: Collection[str], retry_after: float = 0.0) -> None:
         """Report CRM's answer to keys that this call sent; see :meth:`Waiter.verdict`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -64,7 +64,6 @@ class Waiter(Protocol):
         ...
 
 
-@runtime_checkable
 class SteppedWaiter(Waiter, Protocol):
     """A waiter that can also be asked without blocking, by a call that waits for many things at once.
 
@@ -77,6 +76,10 @@ class SteppedWaiter(Waiter, Protocol):
 
     def look(self) -> tuple[frozenset[str], float]:
         """Return the keys to send now, which ends the wait; if none, the instant at which to look again."""
+        ...
+
+    def is_alone(self) -> bool:
+        """Return whether no other call is known to need what this one waits for: it may ask at any time."""
         ...
 
 
@@ -98,6 +101,12 @@ class LockRegistry(Protocol):
     def close(self) -> None:
         """Release threads and connections, if any. Calls in progress continue with local knowledge."""
         ...
+
+
+def known_among(registry: LockRegistry, keys: Collection[str]) -> Collection[str]:
+    """Return those of `keys` that are believed to be locked, by one question where the registry can answer that."""
+    known = getattr(registry, "known", None)
+    return known(keys) if known is not None else [key for key in keys if registry.knows((key,))]
 
 
 class Unshared:

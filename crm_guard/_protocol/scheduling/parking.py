@@ -16,7 +16,7 @@ from crm_guard._protocol.waits_and_budgets import Pacing
 from crm_guard.outcomes import GiveUpReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from crm_guard._protocol.scheduling.row import Row
     from crm_guard.outcomes import RecordOutcome
@@ -38,8 +38,8 @@ class Gate(Protocol):
         """Return whether any record may be known to be locked."""
         ...
 
-    def knows(self, row: Row) -> bool:
-        """Return whether the row's record is known to be locked."""
+    def known(self, rows: Sequence[Row]) -> Collection[int]:
+        """Return the indexes of the rows whose records are known to be locked."""
         ...
 
     def park(self, row: Row, delay: float, now: float) -> float:
@@ -48,6 +48,10 @@ class Gate(Protocol):
 
     def look(self, row: Row, now: float) -> float | None:
         """Return None if the row should be sent now, else the instant at which to look again."""
+        ...
+
+    def alone(self, row: Row) -> bool:
+        """Return whether no other call needs the row's record: then it may go along at any time."""
         ...
 
     def verdict(self, row: Row, *, locked: bool, retry_after: float = 0.0) -> None:
@@ -70,9 +74,9 @@ class OpenGate:
         """Return False."""
         return False
 
-    def knows(self, row: Row) -> bool:  # noqa: ARG002 (the protocol's signature)
-        """Return False."""
-        return False
+    def known(self, rows: Sequence[Row]) -> Collection[int]:  # noqa: ARG002 (the protocol's signature)
+        """Return none."""
+        return ()
 
     def park(self, row: Row, delay: float, now: float) -> float:  # noqa: ARG002
         """Return the end of the delay."""
@@ -81,6 +85,10 @@ class OpenGate:
     def look(self, row: Row, now: float) -> float | None:  # noqa: ARG002
         """Return None."""
         return None
+
+    def alone(self, row: Row) -> bool:  # noqa: ARG002
+        """Return True."""
+        return True
 
     def verdict(self, row: Row, *, locked: bool, retry_after: float = 0.0) -> None:
         """No-op."""
@@ -171,7 +179,10 @@ class Parking:
             if len(going) == most or lock is None or now < lock.rides < float("inf"):
                 break
             if lock.rides <= now:  # neither known to be locked by others, nor held by `Retry-After`
-                going.append(row)
+                if self.gate.alone(row):
+                    going.append(row)
+                else:  # others ask about it, too: it goes when it is due
+                    lock.rides = lock.ripe = float("inf")
         return [self._unpark(row) for row in going]
 
     def next_due(self) -> float:

@@ -267,16 +267,16 @@ _MANY: Final = 2
 """Rows from which on it is read: the answer to a single one may hold more, as it may be about the call."""
 
 
-class _Details(msgspec.Struct, frozen=True):
+class _Details(msgspec.Struct, frozen=True, gc=False):
     id: str | int | None = None
     record_id: str | int | None = None
     json_path: Any = None
 
 
-class _Entry(msgspec.Struct):
+class _Entry(msgspec.Struct, gc=False):
     code: str
     status: str
-    message: Any = ""
+    message: str = ""
     details: _Details = _Details()
 
 
@@ -313,10 +313,10 @@ def _in_order(
         return None
     rows: list[RowAnswer] = []
     refused = []
-    for number, (entry, sent) in enumerate(zip(entries, ids, strict=True)):
+    for entry, sent in zip(entries, ids, strict=True):
         details = entry.details
         if entry.status != "success":
-            refused.append(number)
+            refused.append(len(rows))
             rows.append(None)
             continue
         named = details.id
@@ -326,8 +326,7 @@ def _in_order(
                 return None
         if entry.code != _SUCCESS or details.json_path is not None:
             return None
-        message = entry.message
-        rows.append(Written(named, _SUCCESS, message if type(message) is str else ""))
+        rows.append(Written(named, _SUCCESS, entry.message))
     return _with_refused(rows, refused, body, request, judge, positions) if refused else rows
 
 

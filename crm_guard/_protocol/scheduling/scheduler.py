@@ -72,11 +72,11 @@ class Scheduler:
         gate = desk.gate
         ready = desk.endings.enter(rows)
         if gate and self._waits and desk.end is None:
-            known = {row.index for row in ready if gate.knows(row)}
+            known = gate.known(ready)
             for row in ready:
                 if row.index in known:
                     desk.parking.expect(row, now)
-            ready = [row for row in ready if row.index not in known] if known else ready
+            ready = [row for row in ready if row.index not in known]
         desk.queues.add(ready, now)
 
     def no_more(self) -> None:

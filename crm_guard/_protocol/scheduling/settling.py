@@ -11,7 +11,7 @@ from crm_guard.outcomes import GiveUpReason
 from crm_guard.row_results import Written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from crm_guard._protocol.scheduling.desk import Desk
     from crm_guard._protocol.scheduling.reading import Reading
@@ -96,21 +96,34 @@ class Settling:
         elif not reading.rows:
             self._queues.put_back(batch.rows)
         else:
-            finish, apart = self._desk.finish, []
-            for row, told in zip(batch.rows, reading.rows, strict=True):
-                if isinstance(told, Written):
-                    finish(row, told, now)
-                elif told is None:
-                    apart.append(row)
+            self._take_all(batch.rows, reading, now)
+
+    def _take_all(self, rows: Sequence[Row], reading: Reading, now: float) -> None:
+        written: list[Row] = []
+        answers: list[Written] = []
+        apart: list[Row] = []
+        for row, told in zip(rows, reading.rows, strict=True):
+            if isinstance(told, Written):
+                if row.lock is None:
+                    written.append(row)
+                    answers.append(told)
                 else:
-                    self._take(row, told, reading, now)
-            self._queues.again(apart)
+                    self._desk.finish(row, told, now)
+            elif told is None:
+                apart.append(row)
+            else:
+                self._take(row, told, reading, now)
+        for heir in self._endings.finish_written(written, answers):
+            self._queues.inherit(heir)
+        self._queues.again(apart)
 
     def _take(self, row: Row, told: Told, reading: Reading, now: float) -> None:
         if told.locked:
             self._park(row, told.outcome, reading.retry_after, now)
         elif told.item is not None and self._asks_about(told.outcome):
             row.stage, row.refusal = Stage.UNDIAGNOSED, told.outcome
+            if row.lock is not None:  # others need not wait for the diagnosis
+                self._desk.gate.verdict(row, locked=False)
             self._diagnoses.add(row, told.item, now)
         else:
             in_doubt = GiveUpReason.UNMATCHED if told.outcome.retryable else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +17,9 @@ from crm_guard._protocol.scheduling.row import Batch, Question, Row, Stage
 from crm_guard._protocol.scheduling.scheduler import Scheduler
 from crm_guard._protocol.scheduling.target import Target
 from crm_guard.outcomes import CallError, GiveUpReason
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
 
 INF = float("inf")
 ZIA = "zia_vision_processing"
@@ -346,13 +349,17 @@ class Knowing(OpenGate):
         self.left: list[int] = []
         self.verdicts: list[tuple[int, bool, float]] = []
         self.holds = True
-        self.known = {1, 2}
+        self.locked = {1, 2}
+        self.is_alone = True
 
     def __bool__(self) -> bool:
         return True
 
-    def knows(self, row: Row) -> bool:
-        return row.index in self.known
+    def known(self, rows: Sequence[Row]) -> Collection[int]:
+        return {row.index for row in rows} & self.locked
+
+    def alone(self, row: Row) -> bool:
+        return self.is_alone
 
     def park(self, row: Row, delay: float, now: float) -> float:
         self.parked.append(row.index)
@@ -432,7 +439,7 @@ def test_a_lock_that_is_met_after_the_end_is_left_again() -> None:
 def test_a_row_whose_budget_ended_says_so_also_during_a_pause() -> None:
     """A pause for all is no reason to keep a result back."""
     gate = Knowing()
-    gate.known = set()
+    gate.locked = set()
     desk = Desk(8, gate=gate, timeout=10.0).give()
     one, other = desk.batch(0.0), desk.batch(0.0)
     desk.items(one, 0.5, "RECORD_LOCKED", "SUCCESS", "SUCCESS", "SUCCESS")

@@ -24,7 +24,7 @@ from crm_guard._protocol.scheduling.target import Target
 from crm_guard.outcomes import CallError, GiveUpReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
 
 BASE = "https://www.zohoapis.com/crm/v8/"
 ZIA = "zia_vision_processing"
@@ -97,9 +97,16 @@ class Gate:
     def __bool__(self) -> bool:
         return self.kind == "knows"
 
-    def knows(self, row: Row) -> bool:
+    def known(self, rows: Sequence[Row]) -> Collection[int]:
+        return [row.index for row in rows if self._knows(row)]
+
+    def _knows(self, row: Row) -> bool:
         record = self.run.record_of(row)
         return self.run.now < record.until or record.refusals > 0 or self.rng.random() < 0.05
+
+    def alone(self, row: Row) -> bool:
+        assert row.index in self.waiting
+        return self.rng.random() < 0.5
 
     def park(self, row: Row, delay: float, now: float) -> float:
         self.waiting.add(row.index)
