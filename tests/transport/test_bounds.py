@@ -183,7 +183,7 @@ class TestADiagnosis:
         assert len(error.candidates) == 3
         assert error.report.credits_spent == 2
 
-    @pytest.mark.parametrize("way", set(DRIPS) - {"nothing"})
+    @pytest.mark.parametrize("way", sorted(set(DRIPS) - {"nothing"}))
     def test_that_is_late_drops_its_connection_and_ends_its_thread(self, hostile, session, monkeypatch, way):
         monkeypatch.setattr(crm_guard._transport.probe_thread, "SECONDS", 0.08)
         hostile.scripts = [says({"data": [UNAPPROVED]}, 400), DRIPS[way]]
