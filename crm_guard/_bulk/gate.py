@@ -64,10 +64,10 @@ class SharedGate:
         going, again = _tried(waiter.look, (frozenset({""}), 0.0))
         return None if going else again
 
-    def alone(self, row: Row) -> bool:
-        """Return whether no other call is known to need the row's record."""
+    def may_ride(self, row: Row) -> bool:
+        """Return whether a row may be sent before it is due: nobody else is to ask about its record."""
         waiter = self._stepped(row) if row.index in self._waiters else None
-        return waiter is None or _tried(waiter.is_alone, otherwise=True)
+        return waiter is None or _tried(waiter.may_ask, otherwise=True)
 
     def verdict(self, row: Row, *, locked: bool, retry_after: float = 0.0) -> None:
         """Report CRM's answer to a row, which waits no more."""
@@ -108,7 +108,7 @@ class SharedGate:
     def _stepped(self, row: Row) -> SteppedWaiter | None:
         """Return the waiter of a row if it can be asked without blocking: a registry of the user's own may not."""
         waiter = self._waiter(row)
-        return cast("SteppedWaiter", waiter) if hasattr(waiter, "begin") and hasattr(waiter, "is_alone") else None
+        return cast("SteppedWaiter", waiter) if hasattr(waiter, "begin") and hasattr(waiter, "may_ask") else None
 
 
 class _RowWake(Wake):

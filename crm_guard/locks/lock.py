@@ -115,11 +115,6 @@ class Lock:
         self.calls -= self.queue.pop(caller, 0.0)
 
     @property
-    def is_shared(self) -> bool:
-        """Whether more than one call needs the record, here or in other processes."""
-        return len(self.queue) > 1 or self.needed_elsewhere
-
-    @property
     def needed_elsewhere(self) -> bool:
         """Whether another process needs the record."""
         return self.elsewhere > 0 or not (self.asker is None or isinstance(self.asker, Caller))
@@ -156,6 +151,12 @@ class Lock:
         """Return whether anybody but `but` asks, and was not lost."""
         asker = self.asker
         return asker is not None and asker is not but and now < self.asked_at + asker.verdict_timeout
+
+    def may_be_asked(self, caller: Caller, now: float) -> bool:
+        """Return whether `caller` may ask before it is due: it leads, nobody asks, and CRM allows it."""
+        if self.free:
+            return True
+        return self.leader in {None, caller} and now >= self.not_before and not self.is_asked(now, but=caller)
 
     def ask(self, asker: Asker, now: float) -> None:
         """Record that `asker` asks CRM about the record. A caller is the last to ask again."""

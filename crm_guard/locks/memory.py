@@ -119,11 +119,11 @@ class SharedWaiter:
         with self._mutex:
             return min(self._caller.looks_at, self._clock.now() + delay)
 
-    def is_alone(self) -> bool:
-        """Return whether no other call is known to need what this one waits for; see :meth:`SteppedWaiter`."""
-        locks = self._table.locks
+    def may_ask(self) -> bool:
+        """Return whether this call may ask before it is due; see :meth:`SteppedWaiter.may_ask`."""
+        caller, locks, now = self._caller, self._table.locks, self._clock.now()
         with self._mutex:
-            return not any(locks[key].is_shared for key in self._caller.keys if key in locks)
+            return all(locks[key].may_be_asked(caller, now) for key in caller.keys if key in locks)
 
     def verdict(self, *, locked: Collection[str], free: Collection[str], retry_after: float = 0.0) -> None:
         """Report CRM's answer to keys that this call sent; see :meth:`Waiter.verdict`."""

@@ -78,8 +78,8 @@ class SteppedWaiter(Waiter, Protocol):
         """Return the keys to send now, which ends the wait; if none, the instant at which to look again."""
         ...
 
-    def is_alone(self) -> bool:
-        """Return whether no other call is known to need what this one waits for: it may ask at any time."""
+    def may_ask(self) -> bool:
+        """Return whether this call may ask before it is due, where that costs no call: nobody else is to ask."""
         ...
 
 

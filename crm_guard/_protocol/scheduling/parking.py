@@ -9,6 +9,7 @@ goes along before its own wait is over spends none of its `attempts`; then it wa
 from __future__ import annotations
 
 import heapq
+import itertools
 from typing import TYPE_CHECKING, Final, Protocol
 
 from crm_guard._protocol.scheduling.row import Lock, Stage
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _RIDES_FROM: Final = 0.3
 """Share of a first wait after which a row goes along where there is room, so that groups become one; and what may
 be left of a wait that counts as over."""
+_LOOKS: Final = 4
+"""Rows that are looked at for each place in a batch."""
 _MOMENT: Final = 0.01
 """Seconds, at least, until a row that may not go yet is looked at again."""
 _FEW: Final = 64
@@ -50,8 +53,8 @@ class Gate(Protocol):
         """Return None if the row should be sent now, else the instant at which to look again."""
         ...
 
-    def alone(self, row: Row) -> bool:
-        """Return whether no other call needs the row's record: then it may go along at any time."""
+    def may_ride(self, row: Row) -> bool:
+        """Return whether a row may be sent before it is due: nobody else is to ask about its record."""
         ...
 
     def verdict(self, row: Row, *, locked: bool, retry_after: float = 0.0) -> None:
@@ -86,7 +89,7 @@ class OpenGate:
         """Return None."""
         return None
 
-    def alone(self, row: Row) -> bool:  # noqa: ARG002
+    def may_ride(self, row: Row) -> bool:  # noqa: ARG002
         """Return True."""
         return True
 
@@ -168,21 +171,22 @@ class Parking:
 
     def look_early(self, row: Row, now: float) -> None:
         """Take in that others know more of a row's lock than they did: it is looked at now."""
-        if row.stage is Stage.PARKED:
+        if row.stage is Stage.PARKED and row.lock is not None:
+            row.lock.rides = now
             self._look_at(row, now)
 
     def riders(self, most: int, now: float) -> list[Row]:
         """Unpark and return rows that go along in a batch with room, the one that was refused longest ago first."""
         going: list[Row] = []
-        for row in self.rows.values():
+        for row in itertools.islice(self.rows.values(), _LOOKS * most):
             lock = row.lock
             if len(going) == most or lock is None or now < lock.rides < float("inf"):
                 break
             if lock.rides <= now:  # neither known to be locked by others, nor held by `Retry-After`
-                if self.gate.alone(row):
+                if self.gate.may_ride(row):
                     going.append(row)
-                else:  # others ask about it, too: it goes when it is due
-                    lock.rides = lock.ripe = float("inf")
+                else:  # another asks about it: that is no reason for a call of its own
+                    lock.ripe = float("inf")
         return [self._unpark(row) for row in going]
 
     def next_due(self) -> float:

@@ -350,7 +350,7 @@ class Knowing(OpenGate):
         self.verdicts: list[tuple[int, bool, float]] = []
         self.holds = True
         self.locked = {1, 2}
-        self.is_alone = True
+        self.rides = True
 
     def __bool__(self) -> bool:
         return True
@@ -358,8 +358,8 @@ class Knowing(OpenGate):
     def known(self, rows: Sequence[Row]) -> Collection[int]:
         return {row.index for row in rows} & self.locked
 
-    def alone(self, row: Row) -> bool:
-        return self.is_alone
+    def may_ride(self, row: Row) -> bool:
+        return self.rides
 
     def park(self, row: Row, delay: float, now: float) -> float:
         self.parked.append(row.index)

@@ -104,7 +104,7 @@ class Gate:
         record = self.run.record_of(row)
         return self.run.now < record.until or record.refusals > 0 or self.rng.random() < 0.05
 
-    def alone(self, row: Row) -> bool:
+    def may_ride(self, row: Row) -> bool:
         assert row.index in self.waiting
         return self.rng.random() < 0.5
 
