@@ -4,6 +4,7 @@
     python tests/benchmarks/bulk.py --virtual [--seeds 40]   # the schedule alone, without noise: 3 minutes
     python tests/benchmarks/bulk.py --memory                 # 20,000 to 200,000 rows: 1 minute
     python tests/benchmarks/bulk.py --cpu                    # our own CPU per row: 1 minute
+    python tests/benchmarks/bulk.py --instructions           # the same, counted by valgrind: 6 minutes
 
 20,000 updates of eleven fields each, of which 1 % are locked for 5 to 60 s from the start; four workers; a call
 takes 0.2 s. Real threads and loopback HTTP, and a clock that runs five times as fast: latency, locks, and the
@@ -205,6 +206,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--virtual", action="store_true", help="the schedule alone")
     parser.add_argument("--memory", action="store_true", help="the most memory, by the number of rows")
     parser.add_argument("--cpu", action="store_true", help="our own CPU per row")
+    parser.add_argument("--instructions", action="store_true", help="our own instructions per row; needs valgrind")
     options = parser.parse_args(argv)
     if options.virtual:
         bulk_virtual.show(options.seeds or 40)
@@ -212,6 +214,8 @@ def main(argv: list[str] | None = None) -> int:
         bulk_cost.show_memory(options.rows)
     elif options.cpu:
         bulk_cost.show_cpu(options.rows)
+    elif options.instructions:
+        bulk_cost.show_instructions()
     else:
         results = compare(options.rows, options.seeds or 3, options.only, options.speed)
         if options.json:

@@ -1,11 +1,18 @@
-"""What `write_records` itself costs: the most memory, and CPU per row. No network: answers are made in `send`.
+"""What `write_records` itself costs: memory, CPU and instructions. No network: answers are made in `send`.
 
 Memory: the most resident memory of a process that streams rows from a generator and takes each result, and the most
 that Python had allocated, from another such process; 1 % of the rows are refused twice.
 
 CPU: that of the process while `write_records` runs, its threads included, less that of a plain loop in one thread
 that makes the same calls with the same bodies, `session.put(url, data=body).content`. Per row, beside
-`json.dumps(row)` of the same rows. The three take turns in one process; medians of the rounds.
+`json.dumps(row)` of the same rows. The three take turns in one process; medians of the rounds. Threads of one
+interpreter contend for it, and a busy machine disturbs all of it: these numbers are larger and less certain than
+those of instructions.
+
+Instructions: those of whole processes, as valgrind counts them, the system's part not. Each process makes the rows
+and the bodies of their calls, then does one thing, or nothing; the difference of two numbers of rows is free of
+start-up, and that to nothing is free of the making. The plain loop makes the calls that are needed if nothing is
+refused: more calls are a part of ours. Threads take turns as they like, so the writer's numbers scatter.
 """
 
 from __future__ import annotations
@@ -14,23 +21,33 @@ import gc
 import io
 import json
 import multiprocessing
+import os
 import re
 import resource
+import shutil
 import statistics
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 import tracemalloc
 from pathlib import Path
 
+import msgspec
 import requests
-from bulk_rows import KIND, URL, answer, ids_of, locked, rows
+from bulk_rows import KIND, URL, answer, batches, ids_of, locked, rows
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 
 import crm_guard
 
 ORIGIN = "https://www.zohoapis.com"
+BATCH = 100
 ROUNDS = 9
+FEW, MANY, REPEATS = 2_000, 6_000, 3
+WRITERS = {"all written": 0.0, "1 % refused twice": 0.01}
+"""What share of the rows is refused twice."""
 SOON = crm_guard.GuardSettings(wait_initial=0.02, wait_max=0.02)
 
 
@@ -40,12 +57,14 @@ class Canned(HTTPAdapter):
     Attributes:
         refusals: How often each locked record is yet to be refused.
         bodies: What was sent, if it is kept.
+        written: How many rows were written.
+        calls: How many calls came.
     """
 
     def __init__(self, refusals: dict[str, int], *, keeps: bool = False) -> None:
         super().__init__()
         self.refusals, self.keeps, self.bodies = refusals, keeps, []
-        self.written = 0
+        self.written = self.calls = 0
         self._mutex = threading.Lock()
 
     def send(self, request, stream=False, timeout=None, verify=True, cert=None, proxies=None):
@@ -54,6 +73,7 @@ class Canned(HTTPAdapter):
         status, text = answer(ids, refused)
         with self._mutex:
             self.written += refused.count(False)
+            self.calls += 1
         if self.keeps:
             self.bodies.append(request.body)
         headers = {"Content-Type": KIND, "Content-Length": str(len(text))}
@@ -152,10 +172,9 @@ def show_cpu(count: int, rounds: int = ROUNDS) -> None:
     source = list(rows(count))
     gc.freeze()
     print(f"{'us of CPU per row':20} {'writer':>8} {'plain loop':>11} {'ours':>8} {'json.dumps':>11} {'ratio':>7}")
-    scenes = {"all written": 0.0, "1 % refused twice": 0.01}
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in scenes}
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in WRITERS}
     for number in range(rounds + 1):
-        for name, share in scenes.items():
+        for name, share in WRITERS.items():
             taken = round_of(count, share, source)
             if number:  # the first one warms up
                 found[name].append(taken)
@@ -164,3 +183,82 @@ def show_cpu(count: int, rounds: int = ROUNDS) -> None:
         ours = statistics.median(one - two for one, two, _ in taken) / count * 1e6
         ratio = statistics.median((one - two) / three for one, two, three in taken)
         print(f"{name:20} {writer:8.2f} {loop:11.2f} {ours:8.2f} {dumps:11.2f} {ratio:7.2f}", flush=True)
+
+
+# -- instructions
+
+
+def bodies_of(source: list[dict]) -> list[bytes]:
+    """Return the bodies that a writer sends if nothing is refused."""
+    return [b'{"data":[%b]}' % b",".join(map(msgspec.json.encode, batch)) for batch in batches(source, BATCH)]
+
+
+NOTHING, PLAIN, DUMPS = "nothing", "plain", "dumps"
+JOBS = (*WRITERS, NOTHING, PLAIN, DUMPS)
+
+
+def perform(job: str, count: int) -> None:
+    """Do one thing with so many rows; print how many calls it took."""
+    source = list(rows(count))
+    bodies = bodies_of(source)
+    adapter = Canned(refusals(count, WRITERS.get(job, 0.0)))
+    gc.collect()
+    gc.freeze()
+    if job in WRITERS:
+        write(adapter, source, count)
+    elif job == PLAIN:
+        plain(adapter, bodies)
+    elif job == DUMPS:
+        for row in source:
+            json.dumps(row)
+    print(adapter.calls)
+
+
+def counted(job: str, count: int, cache: str, *tool: str) -> tuple[int, int]:
+    """Return the instructions of a process that does this, 0 without a tool that counts them, and its calls."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [*tool, sys.executable, __file__, job, str(count)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**kept, "PYTHONHASHSEED": "0", "PYTHONPYCACHEPREFIX": cache},
+    )
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    return int(found[1]) if found else 0, int(done.stdout)
+
+
+def per_row(job: str, cache: str) -> tuple[float, float]:
+    """Return instructions for a row, and calls for a hundred, of the rows by which many are more than few."""
+    tool = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+    (few, few_calls), (many, many_calls) = (counted(job, count, cache, *tool) for count in (FEW, MANY))
+    return (many - few) / (MANY - FEW), BATCH * (many_calls - few_calls) / (MANY - FEW)
+
+
+def show_instructions(repeats: int = REPEATS) -> None:
+    if shutil.which("valgrind") is None:
+        sys.exit("--instructions needs valgrind, which is not installed here: nothing was measured.")
+    source, recorded = list(rows(FEW)), Canned({}, keeps=True)
+    write(recorded, source, FEW)
+    assert sorted(recorded.bodies) == sorted(bodies_of(source)), "the plain loop would send other bodies"
+    with tempfile.TemporaryDirectory() as cache:
+        for job in JOBS:
+            counted(job, FEW, cache)  # compiles what is not compiled yet
+        nothing, loop, dumps = (per_row(job, cache)[0] for job in (NOTHING, PLAIN, DUMPS))
+        loop, dumps = loop - nothing, dumps - nothing
+        print(f"instructions per row: plain loop {loop:,.0f}, json.dumps {dumps:,.0f}, making it {nothing:,.0f}")
+        print(f"{'':20} {'writer':>8} {'ours':>8} {'ratio':>6} {'(least, most)':>14} {'calls per 100':>14}")
+        for job in WRITERS:
+            runs = [per_row(job, cache) for _ in range(repeats)]
+            writer, calls = (statistics.median(one) for one in zip(*runs, strict=True))
+            ours = writer - nothing - loop
+            ratios = sorted((one - nothing - loop) / dumps for one, _ in runs)
+            print(
+                f"{job:20} {writer - nothing:8,.0f} {ours:8,.0f} {ours / dumps:6.2f} "
+                f"{f'({ratios[0]:.2f}, {ratios[-1]:.2f})':>14} {calls:14.2f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    perform(sys.argv[1], int(sys.argv[2]))
