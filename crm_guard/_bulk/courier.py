@@ -164,7 +164,7 @@ class Courier:
             is_of = self._is_of(batch, getattr(exc, "request", None))
             if is_of and not self._repeats and never_sent(exc):
                 return Sent(None, error, exc)
-            if isinstance(exc, _UNSENT) and not through.reached:
+            if isinstance(exc, _UNSENT) and (is_of or not through.reached):
                 return Sent(None, error, exc, fatal=True)
         fatal = not isinstance(exc, RequestException)
         return Sent(lost(self._judge, *_named(batch), error), error, exc, fatal=fatal)

@@ -57,7 +57,10 @@ def check_rows(rows: Any) -> None:
         message = f"rows must be an iterable of rows, and is a single {type(rows).__name__}: put it into a list"
         raise TypeError(message)
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
-        message = 'rows is a table, whose iteration gives the names of its columns: give rows.to_dict("records")'
+        message = (
+            'rows is a table, whose iteration gives the names of its columns: give rows.to_dict("records"), '
+            "with nothing in place of NaN"
+        )
         raise TypeError(message)
     if not isinstance(rows, Iterable) and not hasattr(rows, "__getitem__"):
         message = f"rows must be an iterable of rows, and is a {type(rows).__name__}"

@@ -11,7 +11,7 @@ from requests.cookies import extract_cookies_to_jar
 from requests.exceptions import ConnectTimeout
 from requests.utils import rewind_body
 from urllib3 import HTTPHeaderDict
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProxyError
 
 from crm_guard._transport.bodies import BufferedResponse
 from crm_guard.remaining import own_copy
@@ -162,8 +162,11 @@ def remade(
 
 
 def never_sent(error: BaseException) -> bool:
-    """Return whether an error proves that no byte of the request reached CRM."""
+    """Return whether an error proves that no byte of the request reached CRM: there was no connection."""
     cause = getattr(error.args[0], "reason", None) if error.args else None
+    if isinstance(cause, ProxyError):
+        cause = cause.original_error
+        return isinstance(cause, ConnectTimeoutError)  # and the subclasses, as below
     return isinstance(error, ConnectTimeout) or isinstance(cause, NewConnectionError)
 
 

@@ -464,6 +464,23 @@ def test_credits_that_run_out_end_the_writer(leads):
 # -- no connection, no answer
 
 
+@pytest.mark.parametrize(
+    "proxy", ["http://127.0.0.1:9/", "http://no-such-host.invalid:3128/", "http://127.0.0.1:x/"]
+)
+@pytest.mark.parametrize("guarded", [True, False])
+def test_rows_that_a_dead_proxy_kept_from_leaving_are_told_as_never_sent(crm, leads, proxy, guarded):
+    rows = rows_of(add(crm, 30))
+    policy = crm_guard.GuardSettings(wait_initial=0.01, wait_max=0.02, timeout=0.05)
+    session = session_for(crm, policy) if guarded else requests.Session()
+    session.proxies = {"http": proxy}
+    writer = crm_guard.write_records(session, "PUT", leads, rows, batch_size=10, settings=policy)
+    results, error = take(writer)
+    assert isinstance(error, requests.RequestException)
+    assert results == []
+    assert {row.state for row in writer.unfinished()} == {RowState.NEVER_SENT}
+    assert not crm.calls
+
+
 def test_a_connection_that_is_refused_for_good_ends_the_writer_within_the_budget(crm):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/crm/v8/Leads"

@@ -197,9 +197,11 @@ def _encoded(value: Any, member: str | None = None) -> bytes:
         message = f"{where}holds text that is no Unicode"
         raise ValueError(message) from exc
     except TypeError as exc:
-        if member is None:
+        odd = [name for name in value if not isinstance(name, str)] if isinstance(value, Mapping) else []
+        if member is None and not odd:
             raise
-        message = f"{where}{exc}"
+        named = f"has a field whose name is a {type(odd[0]).__name__}" if odd else str(exc)
+        message = f"{where}{named}"
         raise TypeError(message) from exc
     if b"null" in encoded and _has_no_number(value):
         message = f"{where}holds a number that is none (NaN or infinity), which would clear a field"

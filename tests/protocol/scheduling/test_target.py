@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import uuid
 from collections import ChainMap, OrderedDict
 from decimal import Decimal
@@ -328,3 +329,15 @@ def test_a_key_of_the_users_own_counts_alone() -> None:
 def test_a_key_that_cannot_be_compared_is_refused_with_its_row() -> None:
     with pytest.raises(TypeError, match="has a key of type list, which cannot be compared"):
         target(key=lambda row: [row]).keys({"id": A})
+
+
+def test_a_field_whose_name_is_no_text_is_named_as_such() -> None:
+    with pytest.raises(TypeError, match="has a field whose name is a NoneType"):  # more cells than columns in a CSV
+        target().encode({"id": A, None: ["x"]})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [1, {"x": -math.inf}]])
+def test_a_number_that_is_none_would_clear_a_field_and_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        target().encode({"id": A, "Revenue": value})
+    assert target().encode({"id": A, "Revenue": None}) == f'{{"id":"{A}","Revenue":null}}'.encode()
