@@ -1,6 +1,7 @@
 """`crm-guard sync`, against a simulated CRM over loopback."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -11,8 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from crm_guard.cli.sync.failures import _Writer
 from crm_guard.cli.sync.lines import _LONGEST
 from crm_guard.cli.sync.signals import Stop, Stopped, handled
+from crm_guard.cli.sync.source import Format, opened
+from crm_guard.cli.terminal import CommandError
 from crm_guard.simulator import Simulator, State
 
 TOKEN = "1000.0123456789abcdef.secret"
@@ -244,8 +248,9 @@ class TestFailures:
 
     def test_failures_are_there_as_soon_as_they_are_known(self, sync, crm, csv_file, tmp_path):
         failed, seen = tmp_path / "failed.csv", []
+        part = tmp_path / "failed.csv.part"
         path = csv_file(5, state=State.RECORD_LOCKING)
-        crm.before = lambda _count: seen.append(len(failed.read_text().splitlines()))
+        crm.before = lambda _count: seen.append(len(part.read_text().splitlines()))
         sync(path, "--failed", str(failed), "--workers", "1", "--batch-size", "1")
         assert seen[0] == 0
         assert seen[-1] == 2
@@ -275,8 +280,10 @@ class TestFailures:
         crm.before = lambda count: count == 3 and crm.expire_token("other")
         ran = sync(path, "--failed", str(failed), "--workers", "1")
         assert ran.status == 1
-        assert "INVALID_TOKEN" in ran.err
-        assert ran.err.count("\n") == 1
+        assert ran.err == "crm-guard: ended before time by 401 INVALID_TOKEN (is the access token valid?)\n"
+        refused = [row for row in rows_of(failed) if row["_state"] == "parked"]
+        assert [row["_code"] for row in refused] == ["INVALID_TOKEN"] * 100
+        assert "CRM took none of the call that it was in" in ran.out
         written, kept = set(crm.write_counts), [row["id"] for row in rows_of(failed)]
         assert len(written) == 200
         assert sorted([*written, *kept]) == [record_id(number) for number in range(1200)]
@@ -295,6 +302,47 @@ class TestFailures:
         assert ran.status == 1
         assert "--failed cannot be written: No space left" in ran.err
         assert "2 of 3 rows" in ran.out
+
+    def test_a_disk_that_is_full_meanwhile_leaves_whole_rows_and_is_told(
+        self, sync, crm, csv_file, tmp_path, monkeypatch
+    ):
+        failed, writes, path = tmp_path / "failed.csv", [], csv_file(9)
+        for number in range(5):
+            crm.set_state(record_id(number), State.RECORD_LOCKING)
+        write = _Writer.__call__
+
+        def until_full(self, failure):
+            writes.append(failure)
+            if len(writes) == 3:
+                self._file.write("half a r")
+                self._file.flush()
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(self, failure)
+
+        monkeypatch.setattr(_Writer, "__call__", until_full)
+        ran = sync(path, "--failed", str(failed))
+        assert ran.status == 1
+        assert f"{failed} is incomplete: 2 of 5 rows are in it." in ran.out
+        assert len(rows_of(failed)) == 2
+
+    def test_a_run_that_was_killed_leaves_a_part_that_no_other_run_takes_for_whole(
+        self, sync, crm, csv_file, tmp_path
+    ):
+        failed = tmp_path / "failed.csv"
+        (tmp_path / "failed.csv.part").write_text("id\n1\n")
+        ran = sync(csv_file(2), "--failed", str(failed))
+        assert (ran.status, ran.out) == (2, "")
+        assert "failed.csv.part exists: another run writes it, or was killed" in ran.err
+        assert not crm.bodies
+        assert not failed.exists()
+
+    def test_a_closed_standard_input_is_told(self, monkeypatch):
+        monkeypatch.setattr("sys.stdin", None)
+        with (
+            pytest.raises(CommandError, match="standard input cannot be read: it is closed"),
+            opened("-", Format.CSV, nulls=False, needs_id=False, waits=bool),
+        ):
+            pass
 
     def test_a_file_of_failures_is_never_overwritten(self, sync, crm, csv_file, tmp_path):
         path, failed = csv_file(1), tmp_path / "failed.csv"

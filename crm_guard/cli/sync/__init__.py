@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import requests
 
+from crm_guard._base.codes import UNAUTHORIZED
 from crm_guard.cli.sync.call import Method, Token, call_of
 from crm_guard.cli.sync.failures import failures_file
 from crm_guard.cli.sync.lines import InputError
@@ -16,6 +17,8 @@ from crm_guard.cli.sync.source import Empty, bad, opened
 from crm_guard.cli.sync.summary import show_summary, summary_document
 from crm_guard.cli.terminal import CommandError, harmless, make_console, write_json
 from crm_guard.mounting import mount_guard
+from crm_guard.outcomes import GiveUpReason
+from crm_guard.report import GuardError
 from crm_guard.settings import load_settings
 
 if TYPE_CHECKING:
@@ -125,7 +128,20 @@ def _explained(ended: Ended, stop: Stop, source: Source) -> CommandError | None:
         return CommandError(f"ended by {name}", _FAILED)
     if not isinstance(error, requests.RequestException):
         raise error
-    return CommandError(harmless(str(error))[:_LONGEST_ERROR], _FAILED)
+    return CommandError(harmless(_cause(error))[:_LONGEST_ERROR], _FAILED)
+
+
+def _cause(error: requests.RequestException) -> str:
+    """Return what ended a run, in words for whoever has no Python in hand."""
+    report = error.report if isinstance(error, GuardError) else None
+    if report is None:
+        return str(error)
+    if report.reason is GiveUpReason.CREDITS:
+        return "ended before time: the API credits that are left reached `min_credits`"
+    if report.error is None:
+        return str(error)
+    token = " (is the access token valid?)" if report.error.status == UNAUTHORIZED else ""
+    return f"ended before time by {report.error}{token}"
 
 
 __all__ = ["Sync", "run_sync"]

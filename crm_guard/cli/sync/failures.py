@@ -42,25 +42,42 @@ def failures_file(path: Path | None, source: Source) -> Iterator[Callable[[Failu
     if path is None:
         yield write_nothing
         return
-    file = _made(path, source)
+    part = _part_of(path)
+    file = _made(path, part, source)
+    writer = _Writer(file, source)
     try:
-        yield _Writer(file, source)
+        yield writer
     finally:
         is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
         with contextlib.suppress(OSError):  # what could not be written was told
             file.close()
-        if is_file and not path.stat().st_size:
-            path.unlink()
+        if is_file:
+            _finish(part, path, writer.whole)
+
+
+def _finish(part: Path, path: Path, whole: int) -> None:
+    """Give a file its name, cut back to its last whole row; remove it if there is none."""
+    if not whole:
+        part.unlink()
+        return
+    with contextlib.suppress(OSError):  # the summary tells that it is incomplete
+        os.truncate(part, whole)
+    part.replace(path)
 
 
 class _Writer:
-    """Writes failures, in the format of the input."""
+    """Writes failures, in the format of the input.
+
+    Attributes:
+        whole: How many bytes hold whole rows.
+    """
 
     def __init__(self, file: TextIO, source: Source) -> None:
         self._file = file
         self._columns = (*(name for name in source.columns if name not in _OWN), *_OWN)
         self._csv = csv.writer(file, lineterminator="\n") if source.kind is Format.CSV else None
         self._is_new = True
+        self.whole = 0
 
     def __call__(self, failure: Failure) -> None:
         """Write a failure, and flush it."""
@@ -73,6 +90,7 @@ class _Writer:
             self._csv.writerow(_cell(cells.get(name)) for name in self._columns)
         self._is_new = False
         self._file.flush()
+        self.whole = self._file.tell() if self._file.seekable() else 0
 
 
 def _about(failure: Failure) -> dict[str, Any]:
@@ -94,7 +112,12 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _made(path: Path, source: Source) -> TextIO:
+def _part_of(path: Path) -> Path:
+    """Return where a file is written until it is whole: a run that is killed leaves that, under another name."""
+    return path if path.exists() and not path.is_file() else path.with_name(f"{path.name}.part")
+
+
+def _made(path: Path, part: Path, source: Source) -> TextIO:
     shown = harmless(str(path))
     try:
         found = path.stat() if path.exists() else None
@@ -104,7 +127,13 @@ def _made(path: Path, source: Source) -> TextIO:
         if found is not None and stat.S_ISREG(found.st_mode) and found.st_size:
             message = f"--failed {shown} exists, and may be what tells the failures of another run: move it away"
             raise CommandError(message, _BAD_FILE)
-        return path.open("x" if found is None else "w", encoding="utf-8", newline="")
+        if part is not path and part.exists():
+            message = (
+                f"{harmless(str(part))} exists: another run writes it, or was killed. It tells only some of the "
+                "rows that were not written: look into CRM, then move it away"
+            )
+            raise CommandError(message, _BAD_FILE)
+        return part.open("w" if part is path else "x", encoding="utf-8", newline="")
     except OSError as error:
         message = f"--failed {shown} cannot be written: {error.strerror or error}"
         raise CommandError(message, _BAD_FILE) from error

@@ -34,7 +34,11 @@ Trigger: TypeAlias = Annotated[
 Workers: TypeAlias = Annotated[int, typer.Option(min=1, max=100, help="Calls at once.")]
 BatchSize: TypeAlias = Annotated[int, typer.Option(min=1, max=100, help="Rows in a call.")]
 Failed: TypeAlias = Annotated[
-    Path | None, typer.Option(metavar="NEW-FILE", help="Where to keep the rows that were not written, and why.")
+    Path | None,
+    typer.Option(
+        metavar="NEW-FILE",
+        help="Where to keep the rows that were not written, and why; NEW-FILE.part until the run ends.",
+    ),
 ]
 IncludeUncertain: TypeAlias = Annotated[
     bool, typer.Option("--include-uncertain", help="Also send rows that an earlier run left uncertain.")

@@ -12,6 +12,7 @@ from crm_guard.cli.sync.lines import InputError
 from crm_guard.cli.sync.signals import Stopped
 from crm_guard.cli.sync.tally import Failure, Tally
 from crm_guard.cli.terminal import CommandError, harmless
+from crm_guard.report import GuardError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,11 +37,13 @@ class Ended:
         tally: What became of the rows.
         counts: What it cost.
         error: What ended it before time, None if nothing did.
+        kept: How many failures were written to their file.
     """
 
     tally: Tally
     counts: WriteCounts
     error: BaseException | None = None
+    kept: int = 0
 
 
 class Run:
@@ -68,6 +71,7 @@ class Run:
         self._tally = Tally()
         self._is_read = False
         self._broken: CommandError | None = None
+        self._kept = 0
 
     def is_sent(self, entry: Entry) -> bool:
         """Return whether a row is sent at all."""
@@ -88,13 +92,13 @@ class Run:
         if error is None and not self._is_read:  # a signal came while nothing was left to send
             error = Stopped()
         for row in writer.unfinished():
-            failure = Failure.of_unfinished(row)
+            failure = Failure.of_unfinished(row, _code_of(error))
             if failure is None:
                 self._tally.written += 1
             else:
                 self._record(failure)
         error = self._read_rest(error)
-        return Ended(tally=self._tally, counts=writer.counts, error=self._broken or error)
+        return Ended(tally=self._tally, counts=writer.counts, error=self._broken or error, kept=self._kept)
 
     def _take(self, writer: RecordWriter[Entry | EntryId]) -> BaseException | None:
         """Take all results; return what ended the writer before time."""
@@ -164,9 +168,16 @@ class Run:
         if self._broken is None:
             try:
                 self._write_failure(failure)
+                self._kept += 1
             except OSError as error:
                 message = f"the file of --failed cannot be written: {harmless(error.strerror or str(error))}"
                 self._broken = CommandError(message, _FAILED)
+
+
+def _code_of(error: BaseException | None) -> str:
+    """Return the code of what ended a writer before time, where CRM refused a whole call."""
+    found = error.report.error if isinstance(error, GuardError) and error.report is not None else None
+    return found.code if found is not None else ""
 
 
 class _CountedRows:

@@ -140,8 +140,12 @@ def opened(
     found = kind or _ENDINGS.get(Path(name).suffix.lower())
     if found is None:
         message = f"{harmless(name)}: its name tells no format (.csv, .jsonl, .ndjson); give --format"
+        message = "standard input needs --format" if name == STDIN else message
         raise CommandError(message, _BAD_INPUT)
     called = "standard input" if name == STDIN else harmless(name)
+    if name == STDIN and sys.stdin is None:
+        message = "standard input cannot be read: it is closed"
+        raise CommandError(message, _BAD_INPUT)
     with contextlib.ExitStack() as stack:
         try:
             file = sys.stdin.buffer if name == STDIN else stack.enter_context(Path(name).open("rb"))
@@ -166,8 +170,9 @@ def _check_id(entry: Entry) -> None:
     if record_id in (None, ""):
         raise InputError(entry.line, "has no 'id', which names its record")
     if not (isinstance(record_id, str) and record_id.isascii() and record_id.isalnum()):
-        shown = harmless(str(record_id))
-        raise InputError(entry.line, f"its id {shown!r:.40} is no record id: was it rounded by a spreadsheet?")
+        shown = repr(record_id)[:40]
+        rounded = ": was it rounded by a spreadsheet?" if "E+" in shown or "." in shown else ""
+        raise InputError(entry.line, f"its id {harmless(shown)} is no record id{rounded}")
 
 
 def _ignored(waits: bool) -> None:

@@ -28,7 +28,7 @@ _NAMES: Final = {
 _ABOUT: Final = {
     State.UNCERTAIN: "May have been written or not: look into CRM first. A sync of the failures leaves these out, "
     "unless --include-uncertain is given.",
-    State.PARKED: "Locked, and to be sent again when the run ended.",
+    State.PARKED: "CRM took none of the call that it was in: it can be sent again.",
 }
 _HELD_BACK: Final = "Not sent: an earlier run left these uncertain. --include-uncertain sends them."
 
@@ -55,11 +55,18 @@ def show_summary(ended: Ended, failed: Path | None, console: Console) -> None:
     if tally.unread_from is not None:
         console.print(f"Nothing was read from line {tally.unread_from} on.")
     if tally.failures:
-        where = (
-            f"in {harmless(str(failed))}, which can be synced as it is" if failed else "in no file: see --failed"
-        )
-        rows = f"{tally.failures:,} rows that were not written are" if tally.failures > 1 else "row not written is"
-        console.print(Text(f"The {rows} {where}."), soft_wrap=True)
+        console.print(Text(_where(ended, failed)), soft_wrap=True)
+
+
+def _where(ended: Ended, failed: Path | None) -> str:
+    """Return where the rows that were not written are."""
+    count = ended.tally.failures
+    rows = f"{count:,} rows that were not written are" if count > 1 else "row that was not written is"
+    if failed is None:
+        return f"The {rows} in no file: see --failed."
+    if ended.kept < count:
+        return f"{harmless(str(failed))} is incomplete: {ended.kept:,} of {count:,} rows are in it."
+    return f"The {rows} in {harmless(str(failed))}, which can be synced as it is."
 
 
 def summary_document(ended: Ended, failed: Path | None, error: str | None) -> dict[str, Any]:
@@ -81,6 +88,7 @@ def summary_document(ended: Ended, failed: Path | None, error: str | None) -> di
         "seconds": round(counts.elapsed, 3),
         "failures": [_group(group) for group in tally.groups],
         "failed_file": str(failed) if failed and tally.failures else None,
+        "failed_file_complete": ended.kept == tally.failures if failed and tally.failures else None,
         "unread_from_line": tally.unread_from,
         "error": error,
     }

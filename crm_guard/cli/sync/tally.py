@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from bisect import insort
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Self
 
 from crm_guard.cli.sync.entry import entry_of
@@ -29,14 +29,9 @@ class State(enum.StrEnum):
     UNCERTAIN = "uncertain"
     """It may have been written or not."""
     PARKED = "parked"
-    """CRM refused it for a lock, and it was to be sent again when the run ended."""
+    """CRM refused it, for a lock or with its whole call, and it was to be sent again when the run ended."""
     NEVER_SENT = "never_sent"
     """It never reached CRM."""
-
-    @property
-    def was_sent(self) -> bool:
-        """Whether CRM's most recent answer on it is final, or unknown."""
-        return self not in {State.PARKED, State.NEVER_SENT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +67,19 @@ class Failure:
         return cls._of(entry_of(result.row), _final_state(result.outcome), result.outcome)
 
     @classmethod
-    def of_unfinished(cls, row: UnfinishedRow[Entry | EntryId]) -> Self | None:
-        """Return the failure of a row without a result that was taken; None if it was written after all."""
+    def of_unfinished(cls, row: UnfinishedRow[Entry | EntryId], cause: str = "") -> Self | None:
+        """Return the failure of a row without a result that was taken; None if it was written after all.
+
+        Args:
+            row: The row.
+            cause: The code of what CRM refused its whole call with, where it did.
+        """
         outcome = row.outcome
         if row.state is RowState.ANSWERED and outcome is not None:
             return None if outcome.succeeded else cls._of(entry_of(row.row), _final_state(outcome), outcome)
         known = {RowState.NEVER_SENT: State.NEVER_SENT, RowState.PARKED: State.PARKED}
-        return cls._of(entry_of(row.row), known.get(row.state, State.UNCERTAIN), outcome)
+        found = cls._of(entry_of(row.row), known.get(row.state, State.UNCERTAIN), outcome)
+        return replace(found, code=cause) if outcome is None and found.state is State.PARKED else found
 
     @classmethod
     def never_sent(cls, entry: Entry) -> Self:
