@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from crm_guard._base.imports import first_import
@@ -14,7 +15,6 @@ from crm_guard.clock import Wake
 from crm_guard.mounting import check_session
 from crm_guard.outcomes import GiveUpReason
 from crm_guard.report import GuardError, GuardReport, NotApprovedError, RecordLockedError
-from crm_guard.row_results import RowResult, UnfinishedRow, WriteCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from crm_guard._bulk.assembly import Assembly
     from crm_guard._bulk.crew import Crew
+    from crm_guard.row_results import RowResult, UnfinishedRow, WriteCounts
     from crm_guard.settings import GuardSettings, Source
 
 __all__ = ["RecordWriter", "write_records"]
@@ -209,13 +210,12 @@ class RecordWriter(Generic[T]):
     @property
     def counts(self) -> WriteCounts:
         """How far the writer is."""
-        sums = self._crew.sums
         end = self._now() if self._ended is None else self._ended
-        return WriteCounts(
+        return replace(
+            self._crew.sums,
             read=self._ledger.read,
             elapsed=0.0 if self._began is None else end - self._began,
             final_below=self._ledger.final_below,
-            **sums._asdict(),
         )
 
     def unfinished(self) -> list[UnfinishedRow[T]]:

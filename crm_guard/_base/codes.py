@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+SUCCESS: Final = "SUCCESS"
 RECORD_LOCKED: Final = "RECORD_LOCKED"
 NOT_APPROVED: Final = "NOT_APPROVED"
 NOT_REVIEWED: Final = "NOT_REVIEWED"

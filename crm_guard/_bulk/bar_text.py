@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from crm_guard.row_results import WriteCounts
 
 _USUAL_WIDTH: Final = 80
-_GAP: Final = "  "
+GAP: Final = "  "
+"""Between words, and between a bar and these."""
+_WIDEST: Final = 30
+_NARROWEST: Final = 8
 
 
 def bar_words(counts: WriteCounts, total: int | None) -> list[str]:
@@ -42,10 +45,16 @@ def fitting(words: Sequence[str], width: int) -> str:
     """Return as many of the words, from the first on, as fit into `width` columns."""
     text = words[0]
     for word in words[1:]:
-        if len(text) + len(_GAP) + len(word) > width:
+        if len(text) + len(GAP) + len(word) > width:
             break
-        text += _GAP + word
+        text += GAP + word
     return text[: max(0, width)]
+
+
+def room_for_bar(text: str, width: int) -> int:
+    """Return the columns that are left for a bar beside a text, 0 if these are too few."""
+    room = min(_WIDEST, width - len(GAP) - len(text))
+    return room if room >= _NARROWEST else 0
 
 
 def stderr_width() -> int:

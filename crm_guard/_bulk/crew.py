@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from crm_guard._protocol.scheduling.end import End
 from crm_guard._protocol.scheduling.row import Batch
-from crm_guard._protocol.scheduling.tally import Sums
 from crm_guard.clock import Wake
 from crm_guard.outcomes import GiveUpReason
+from crm_guard.row_results import WriteCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +43,7 @@ class Crew:
 
     Attributes:
         bell: Set when there is something new for the thread that takes the results.
-        sums: Counts, of one instant.
+        sums: Counts, of one instant, as far as the threads know them.
     """
 
     def __init__(self, scheduler: Scheduler, courier: Courier, clock: Clock, most: int) -> None:
@@ -59,7 +59,7 @@ class Crew:
         self._is_last = self._abandoned = self._crashed = False
         self._process = os.getpid()
         self.bell = Wake()
-        self.sums = Sums()
+        self.sums = WriteCounts()
 
     # -- for the thread that takes the results; those marked reentrant for signal handlers and other threads, too
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -11,16 +11,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from crm_guard._bulk.bar_text import bar_words, fitting, stderr_width
+from crm_guard._bulk.bar_text import GAP, bar_words, fitting, room_for_bar, stderr_width
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from crm_guard.row_results import WriteCounts
-
-_WIDEST: Final = 30
-_NARROWEST: Final = 8
-_GAP: Final = 2
 
 
 class RichBar:
@@ -62,10 +58,10 @@ class RichBar:
     def _line(self, counts: WriteCounts) -> RenderableType:
         width = self._console.width - 1  # a full line wraps on some terminals
         words = bar_words(counts, self._total)
-        text = Text(fitting(words, width), no_wrap=True, overflow="crop")
-        room = min(_WIDEST, width - _GAP - len(text))
-        if not self._total or room < _NARROWEST:
+        shown = fitting(words, width)
+        text, room = Text(shown, no_wrap=True, overflow="crop"), room_for_bar(shown, width)
+        if not self._total or not room:
             return text
-        grid = Table.grid(padding=(0, _GAP, 0, 0))
+        grid = Table.grid(padding=(0, len(GAP), 0, 0))
         grid.add_row(ProgressBar(total=self._total, completed=counts.final, width=room), text)
         return grid

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from crm_guard._bulk.bar_text import bar_words, fitting, stderr_width
+from crm_guard._bulk.bar_text import GAP, bar_words, fitting, room_for_bar, stderr_width
 
 if TYPE_CHECKING:
     from crm_guard.row_results import WriteCounts
-
-_WIDEST: Final = 30
-_NARROWEST: Final = 8
-_GAP: Final = 2
 
 
 class _Quiet(tqdm):  # type: ignore[type-arg] # generic in the stubs only
@@ -58,7 +54,7 @@ class TqdmBar:
     def _layout(self, counts: WriteCounts) -> tuple[int, str]:
         width = stderr_width() - 1  # a full line wraps on some terminals
         text = fitting(bar_words(counts, self._total), width)
-        room = min(_WIDEST, width - _GAP - len(text))
-        if not self._total or room < _NARROWEST:
+        room = room_for_bar(text, width)
+        if not self._total or not room:
             return width, text
-        return room + _GAP + len(text), "{bar}" + " " * _GAP + text
+        return room + len(GAP) + len(text), "{bar}" + GAP + text

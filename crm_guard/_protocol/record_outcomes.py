@@ -222,7 +222,7 @@ def _covers_less(answer: Answer[Any], request: CrmRequest, envelope: Envelope) -
         return True
     if len(items) == len(ids) or (answer.status < CLIENT_ERROR and envelope.listed):
         return False
-    return len(items) == 1 or len(set(_named_indexes(request, envelope)) - {None}) == len(items)
+    return len(items) == 1 or len(set(named_indexes(request, items)) - {None}) == len(items)
 
 
 def error_in(answer: Answer[Any], request: CrmRequest) -> CallError | None:
@@ -241,7 +241,7 @@ def _completed(answer: Answer[Any], judge: Judge, outcomes: tuple[RecordOutcome,
         return tuple(qualified(outcome, answer, request) for outcome in outcomes)
     if not request.ids or (request.names_one and not _names_record(request)):
         return ()
-    causes = named_causes(answer, request, outcomes)
+    causes = _causes(answer, request, outcomes)
     items = answer.envelope.items if answer.envelope is not None else ()
     item = next((item for item in items if item.guarded), None)
     if item is not None and not causes:
@@ -259,23 +259,23 @@ def qualified(outcome: RecordOutcome, answer: Answer[Any], request: CrmRequest) 
     return replace(outcome, uncertain=True, hint=hint_for_uncertain(str(answer.error)))
 
 
-def named_causes(
+def _causes(
     answer: Answer[Any], request: CrmRequest, outcomes: Sequence[RecordOutcome]
 ) -> dict[int, RecordOutcome]:
     """Return the outcomes of the records that an answer names as the cause of its refusal, by their positions."""
     if answer.envelope is None or not answer.error.refused:
         return {}
-    named = zip(_named_indexes(request, answer.envelope), outcomes, strict=True)
+    named = zip(named_indexes(request, answer.envelope.items), outcomes, strict=True)
     return {index: replace(outcome, position=index) for index, outcome in named if index is not None}
 
 
-def _named_indexes(request: CrmRequest, envelope: Envelope) -> list[int | None]:
+def named_indexes(request: CrmRequest, items: Sequence[Item]) -> list[int | None]:
     """Return where the record that each item names stands in the request; None for none, or for one of several."""
     ids = request.ids or ()
     once = {record_id for record_id, count in Counter(ids).items() if record_id and count == 1}
     index_of = {record_id: index for index, record_id in enumerate(ids) if record_id in once}
-    pointed_to = (pointed_index(item, request.container, len(ids)) for item in envelope.items)
-    return [index_of.get(item.record_id or "", at) for item, at in zip(envelope.items, pointed_to, strict=True)]
+    pointed_to = (pointed_index(item, request.container, len(ids)) for item in items)
+    return [index_of.get(item.record_id or "", at) for item, at in zip(items, pointed_to, strict=True)]
 
 
 def outcome_of_call(

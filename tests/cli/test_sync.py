@@ -18,6 +18,7 @@ from crm_guard.cli.sync.signals import Stop, Stopped, handled
 from crm_guard.cli.sync.source import Format, opened
 from crm_guard.cli.terminal import CommandError
 from crm_guard.simulator import Simulator, State
+from tests.bulk.world import until
 
 TOKEN = "1000.0123456789abcdef.secret"
 FIRST = 111112000000100000
@@ -554,8 +555,7 @@ class TestSignals:
         def interrupt_twice(count):
             if count == 1:
                 os.kill(os.getpid(), signal.SIGINT)
-                while stops[0].by is None:  # two at once would be one
-                    time.sleep(0.005)
+                until(lambda: stops[0].by is not None)  # two at once would be one
                 os.kill(os.getpid(), signal.SIGINT)
                 let_go.wait(5)
 
@@ -590,8 +590,7 @@ class TestSignals:
             def readline(self, limit=-1):
                 line = super().readline(limit)
                 if line == b"stop\n":
-                    while len(crm.bodies) < 3:
-                        time.sleep(0.005)
+                    until(lambda: len(crm.bodies) >= 3)
                     Stop.waiting(stops[0], False)
                     os.kill(os.getpid(), signal.SIGTERM)
                 return line

@@ -9,17 +9,16 @@ without them; and one that it refused because of a row that it does not name, so
 from __future__ import annotations
 
 import enum
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from crm_guard._base.codes import CLIENT_ERROR, OK, REDIRECT, TOO_MANY_REQUESTS, UNAUTHORIZED
+from crm_guard._base.codes import CLIENT_ERROR, OK, REDIRECT, SUCCESS, TOO_MANY_REQUESTS, UNAUTHORIZED
 from crm_guard._protocol.answer import Answer, read_answer
 from crm_guard._protocol.envelope import Item, identifier
-from crm_guard._protocol.matching import found_in, pointed_index
-from crm_guard._protocol.record_outcomes import failed_as_a_whole, outcome_of_call, qualified
+from crm_guard._protocol.matching import found_in
+from crm_guard._protocol.record_outcomes import failed_as_a_whole, named_indexes, outcome_of_call, qualified
 from crm_guard._protocol.resend_rules import obstacle
 from crm_guard._protocol.slots import Slot, fate_of
 from crm_guard.outcomes import CallError, RecordOutcome
@@ -168,9 +167,11 @@ def _refused(answer: Answer[None], judge: Judge, positions: Sequence[int]) -> tu
     """Read the answer of a call that CRM refused as a whole: nothing of it was applied."""
     request, envelope = judge.request, answer.envelope
     items = envelope.items if envelope is not None else ()
-    causes = _causes(request, items)
+    causes = [
+        (index, item) for index, item in zip(named_indexes(request, items), items, strict=True) if index is not None
+    ]
     if causes:
-        told = {n: _cause(item, judge, n, positions[n]) for n, item in causes.items()}
+        told = {index: _cause(item, judge, index, positions[index]) for index, item in causes}
         return Kind.ROWS, [told.get(number) for number, _ in enumerate(positions)]
     guarded = next((item for item in items if item.guarded), None)
     if guarded is None:
@@ -178,19 +179,6 @@ def _refused(answer: Answer[None], judge: Judge, positions: Sequence[int]) -> tu
     if len(positions) > 1:
         return Kind.HALVES, ()
     return Kind.ROWS, [_cause(guarded, judge, 0, positions[0])]
-
-
-def _causes(request: CrmRequest, items: Sequence[Item]) -> dict[int, Item]:
-    """Return the items of a refusal by the rows that they name, as `record_outcomes.named_causes` does."""
-    ids = request.ids or ()
-    count = Counter(ids)
-    index_of = {record_id: index for index, record_id in enumerate(ids) if record_id and count[record_id] == 1}
-    named = [(index_of.get(item.record_id or "", _pointed(item, request)), item) for item in items]
-    return {index: item for index, item in named if index is not None}
-
-
-def _pointed(item: Item, request: CrmRequest) -> int | None:
-    return pointed_index(item, request.container, len(request.ids or ()))
 
 
 def _cause(item: Item, judge: Judge, number: int, position: int) -> Told:
@@ -262,7 +250,6 @@ def _uncertain(request: CrmRequest, number: int, position: int, error: CallError
 # -- the usual answer: an item for each row, each where its row stands in the request
 
 
-_SUCCESS: Final = "SUCCESS"
 _MANY: Final = 2
 """Rows from which on it is read: the answer to a single one may hold more, as it may be about the call."""
 
@@ -324,9 +311,9 @@ def _in_order(
             named = identifier(named) or identifier(details.record_id)
             if named != sent and (sent is not None or not named):
                 return None
-        if entry.code != _SUCCESS or details.json_path is not None:
+        if entry.code != SUCCESS or details.json_path is not None:
             return None
-        rows.append(Written(named, _SUCCESS, entry.message))
+        rows.append(Written(named, SUCCESS, entry.message))
     return _with_refused(rows, refused, body, request, judge, positions) if refused else rows
 
 

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from crm_guard._protocol.scheduling.parking import Gate
     from crm_guard._protocol.scheduling.reading import Reading
     from crm_guard._protocol.scheduling.row import Question, Row
-    from crm_guard._protocol.scheduling.tally import Sums
     from crm_guard._protocol.scheduling.target import Target
     from crm_guard.outcomes import CallError, RecordOutcome
-    from crm_guard.row_results import RowResult
+    from crm_guard.row_results import RowResult, WriteCounts
     from crm_guard.settings import GuardSettings
 
 
@@ -122,7 +121,7 @@ class Scheduler:
         is_done = desk.queues.ended and desk.endings.open == 0
         return desk.under_way == 0 and (desk.end is not None or is_done)
 
-    def sums(self) -> Sums:
+    def sums(self) -> WriteCounts:
         """Return the counts of now."""
         return self._desk.endings.tally.sums(len(self._desk.parking.rows))
 

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from crm_guard.row_results import WriteCounts
 
 if TYPE_CHECKING:
     from crm_guard.outcomes import RecordOutcome
-
-
-class Sums(NamedTuple):
-    """The counts of one instant; see `WriteCounts`."""
-
-    written: int = 0
-    blocked: int = 0
-    failed: int = 0
-    uncertain: int = 0
-    waiting: int = 0
-    in_flight: int = 0
-    calls: int = 0
-    credits: int = 0
 
 
 class Tally:
@@ -56,15 +45,15 @@ class Tally:
         self.calls += calls
         self.credits += credits
 
-    def sums(self, waiting: int) -> Sums:
+    def sums(self, waiting: int) -> WriteCounts:
         """Return the counts of now."""
-        return Sums(
-            self.written,
-            self._blocked,
-            self._failed,
-            self._uncertain,
-            waiting,
-            self.in_flight,
-            self.calls,
-            self.credits,
+        return WriteCounts(
+            written=self.written,
+            blocked=self._blocked,
+            failed=self._failed,
+            uncertain=self._uncertain,
+            waiting=waiting,
+            in_flight=self.in_flight,
+            calls=self.calls,
+            credits=self.credits,
         )

@@ -456,7 +456,7 @@ def test_each_result_is_in_one_count_and_only_some_outcomes_are_kept() -> None:
         tally.add(outcome)
     tally.spend(2, 7)
     sums = tally.sums(9)
-    assert sums._asdict() == {
+    assert sums.to_dict() == {
         "written": 1,
         "blocked": 5,
         "failed": 1,
@@ -465,5 +465,8 @@ def test_each_result_is_in_one_count_and_only_some_outcomes_are_kept() -> None:
         "in_flight": 0,
         "calls": 2,
         "credits": 7,
+        "read": 0,
+        "elapsed": 0.0,
+        "final_below": 0,
     }
     assert [outcome.position for outcome in tally.blocked] == [3, 4]

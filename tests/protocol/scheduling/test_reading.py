@@ -18,7 +18,7 @@ from crm_guard._protocol.answer import Answer, read_answer
 from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.exchange import Exchange
 from crm_guard._protocol.matching import match_response
-from crm_guard._protocol.record_outcomes import Judge, named_causes, outcomes_in
+from crm_guard._protocol.record_outcomes import Judge, outcomes_in
 from crm_guard._protocol.request_records import CrmRequest, read_request
 from crm_guard._protocol.scheduling import reading
 from crm_guard._protocol.scheduling.reading import Delivery, Kind, Reading, Told, Written, lost, read_batch
@@ -506,20 +506,6 @@ def test_a_lost_answer_leaves_all_uncertain() -> None:
         (1000, A, True, "ReadTimeout"),
         (1007, None, True, "ReadTimeout"),
     ]
-
-
-def test_causes_are_those_of_single_calls() -> None:
-    checked = 0
-    for seed, (call, _, body) in enumerate(cases()):
-        answer = call.single(400, body)
-        if answer.envelope is None:
-            continue
-        outcomes = [call.judge.outcome(one, one.record_id, n) for n, one in enumerate(answer.envelope.items)]
-        found = reading._causes(call.request, answer.envelope.items)
-        wanted = named_causes(answer, call.request, outcomes)
-        assert {n: one.code for n, one in found.items()} == {n: one.code for n, one in wanted.items()}, seed
-        checked += bool(found)
-    assert checked > 100
 
 
 # -- what others wrote

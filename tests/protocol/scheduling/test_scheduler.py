@@ -93,8 +93,8 @@ def test_a_batch_and_its_results() -> None:
     assert [index for index, *_ in desk.results] == [0, 1, 2, 3]
     assert (desk.scheduler.over, desk.scheduler.end) == (True, None)
     assert (
-        desk.scheduler.sums()._asdict() | {"calls": 1, "credits": 1, "written": 4}
-        == desk.scheduler.sums()._asdict()
+        desk.scheduler.sums().to_dict() | {"calls": 1, "credits": 1, "written": 4}
+        == desk.scheduler.sums().to_dict()
     )
 
 
