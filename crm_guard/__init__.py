@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from crm_guard.bulk import RecordWriter, write_records
     from crm_guard.clock import Clock, stop_waiting
     from crm_guard.events import EventKind, GuardEvent, GuardHook
+    from crm_guard.instrumentation import instrument
     from crm_guard.mounting import CRM_PREFIXES, install, mount_guard, uninstall
     from crm_guard.outcomes import CallError, GiveUpReason, RecordOutcome
     from crm_guard.remaining import RemainingRequest
@@ -48,6 +49,7 @@ __all__ = [
     "WriteCounts",
     "get_report",
     "install",
+    "instrument",
     "load_settings",
     "mount_guard",
     "stop_waiting",
@@ -61,6 +63,7 @@ _NAMES = {
     "adapter": ["GuardAdapter"],
     "bulk": ["RecordWriter", "write_records"],
     "events": ["EventKind", "GuardEvent", "GuardHook"],
+    "instrumentation": ["instrument"],
     "mounting": ["CRM_PREFIXES", "install", "mount_guard", "uninstall"],
     "remaining": ["RemainingRequest"],
     "remediation": ["ApprovalCase"],

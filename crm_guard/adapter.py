@@ -18,6 +18,7 @@ from crm_guard._transport.advice import warn, warn_of_multiplied_sends
 from crm_guard._transport.bodies import inspectable_body
 from crm_guard._transport.context import Channel, Context
 from crm_guard._transport.fork import remember, remembered, renew_connections
+from crm_guard._transport.hooks import check_hooks
 from crm_guard._transport.nesting import passage, send_through
 from crm_guard._transport.options import check_options, split_positional
 from crm_guard._transport.registries import blocks_greenlets, for_greenlets, make_registry
@@ -57,7 +58,7 @@ class GuardAdapter(HTTPAdapter):
     Args:
         settings: The policy; a mapping or the path of a TOML file is read as `load_settings` reads it, and None
             means `load_settings()`.
-        hooks: Called with each `GuardEvent`, in the thread of the call.
+        hooks: Called with each `GuardEvent`, see `GuardHook`; after those of `crm_guard.instrument`.
         lock_registry: Where calls share what they know of a lock; None means as the settings say.
         refresh: Called with our copy of the request before every resend, to renew `Authorization` after a wait.
         clock: Source of time; for tests.
@@ -103,7 +104,7 @@ class GuardAdapter(HTTPAdapter):
         check_options({"lock_registry": lock_registry}, _CALL)
         policy = settings if isinstance(settings, GuardSettings) else load_settings(settings)
         self.inner = inner
-        self.given = _Given(policy, tuple(hooks), refresh, clock, lock_registry)
+        self.given = _Given(policy, check_hooks(hooks, "GuardAdapter(hooks=...)"), refresh, clock, lock_registry)
         self._owns_inner = False
         try:
             super().__init__(*stock, **http_adapter_kwargs)
@@ -133,7 +134,7 @@ class GuardAdapter(HTTPAdapter):
 
     @property
     def hooks(self) -> tuple[GuardHook, ...]:
-        """Called with each `GuardEvent`."""
+        """Called with each `GuardEvent`, after those of `crm_guard.instrument`."""
         return self.context.hooks
 
     @property

@@ -64,7 +64,8 @@ def write_records(
     Rows travel in batches, from a few threads. A row that CRM refuses for a lock of `retry_actions` waits aside and
     is sent again with others, within `settings.timeout` from its first refusal; no other row waits for it. A
     batch that CRM took none of (429) or that never left is sent again, at a slower pace. Nothing else is sent
-    twice: after a timeout, a 5xx or a lost connection, a row is `uncertain`.
+    twice: after a timeout, a 5xx or a lost connection, a row is `uncertain`. The log and the hooks (those of the
+    session's guard, and of `crm_guard.instrument`) hear of it as of single calls: see `GuardEvent`, `GuardHook`.
 
     Args:
         session: Any session, with or without a guard; its threads use it at the same time. Give its adapter a
@@ -151,6 +152,7 @@ class RecordWriter(Generic[T]):
         progress: Callable[[WriteCounts], object] | bool | None,
     ) -> None:
         self._context, self._scheduler, self._crew = assembly.context, assembly.scheduler, assembly.crew
+        self._announcer = assembly.announcer
         self._ledger: Ledger[T] = Ledger(rows, assembly.target)
         self._is_over = False
         self._in_a_row = 0
@@ -296,6 +298,7 @@ class RecordWriter(Generic[T]):
         self._context.stops.unwatch(self._stopper)
         self._ended = self._now() if self._ended is None else self._ended
         self._is_over = True
+        self._announcer.close()
         self._crew.bell.set()  # for another thread that is in here, although it should not be
         self._progress.close(lambda: self.counts)
 

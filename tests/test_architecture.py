@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "crm_guard"
 READING = {"_base", "settings", "remediation", "outcomes", "row_results", "events", "_protocol"}
 BELOW_TRANSPORT = READING | {"clock", "locks", "remaining", "report", "errors", "events"}
 BELOW_ADAPTER = BELOW_TRANSPORT | {"_transport"}
-BELOW_MOUNTING = BELOW_ADAPTER | {"adapter"}
+BELOW_MOUNTING = BELOW_ADAPTER | {"adapter", "instrumentation"}
 BELOW_BULK = BELOW_MOUNTING | {"mounting", "_bulk"}
 BELOW_TESTING = BELOW_BULK | {"bulk", "simulator", ""}
 WALLS: Mapping[str, set[str]] = {
@@ -38,6 +38,7 @@ WALLS: Mapping[str, set[str]] = {
     "errors": {"report", "settings", "outcomes"},
     "_transport": BELOW_TRANSPORT,
     "adapter": BELOW_ADAPTER,
+    "instrumentation": {"_transport", "events", "outcomes", "_base", ""},
     "mounting": BELOW_MOUNTING,
     "_bulk": BELOW_BULK - {"_bulk"},
     "bulk": BELOW_BULK,

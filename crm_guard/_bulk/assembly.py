@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from crm_guard._bulk.announcer import Announcer
 from crm_guard._bulk.courier import Courier
 from crm_guard._bulk.crew import Crew
 from crm_guard._bulk.gate import SharedGate
@@ -13,7 +14,7 @@ from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.record_outcomes import Judge
 from crm_guard._protocol.scheduling.scheduler import Scheduler
 from crm_guard._protocol.scheduling.target import Target
-from crm_guard._transport.retries import unsafe_repeats
+from crm_guard._transport.telling import Telling
 from crm_guard.adapter import GuardAdapter, repeats, usable_context
 from crm_guard.settings import GuardSettings, load_settings
 
@@ -35,6 +36,7 @@ class Assembly(NamedTuple):
     target: Target
     scheduler: Scheduler
     crew: Crew
+    announcer: Announcer
     batch_size: int
     workers: int
 
@@ -57,16 +59,10 @@ def assemble(
         SettingsError: A setting is unknown or has a value that is not allowed.
         ValueError: The call takes no rows, or an argument does not fit it.
     """
-    mounted = session.get_adapter(url)
-    if isinstance(mounted, GuardAdapter):
-        guard, may_repeat = mounted, repeats(mounted)
-        policy = guard.settings if settings is None else _policy(settings)
-    else:
-        policy = _policy(settings)
-        guard = GuardAdapter(policy, inner=mounted)
-        may_repeat = bool(unsafe_repeats(getattr(mounted, "max_retries", None)))
+    guard, policy = _guard_of(session, url, settings)
     context = usable_context(guard)
     address = CrmUrl(url, guard.tail_of(url))
+
     target = Target(method, address, body, external=_external_field(session), key=key)
     check_number("batch_size", batch_size, target.most)
     judge = Judge(target.template, policy.retry_actions, address.version)
@@ -82,10 +78,20 @@ def assemble(
         gate=gate,
         renews=guard.refresh is not None,
     )
-    courier = Courier(session, guard, context, target, judge, timeout=timeout, repeats=may_repeat)
-    crew = Crew(scheduler, courier, context.clock, workers)
+    courier = Courier(session, guard, context, target, judge, timeout=timeout, repeats=repeats(guard))
+    announcer = Announcer(Telling(context.hooks, address.origin), scheduler.news)
+    crew = Crew(scheduler, courier, announcer, context.clock, workers)
     gate.woken = crew.look_at
-    return Assembly(context, target, scheduler, crew, batch_size, workers)
+    return Assembly(context, target, scheduler, crew, announcer, batch_size, workers)
+
+
+def _guard_of(session: Session, url: str, settings: GuardSettings | Source) -> tuple[GuardAdapter, GuardSettings]:
+    """Return the guard that a session sends through, or one around the session's adapter, and the policy."""
+    mounted = session.get_adapter(url)
+    if not isinstance(mounted, GuardAdapter):
+        policy = _policy(settings)
+        return GuardAdapter(policy, inner=mounted), policy
+    return mounted, mounted.settings if settings is None else _policy(settings)
 
 
 def _policy(settings: GuardSettings | Source) -> GuardSettings:

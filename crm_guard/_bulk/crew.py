@@ -20,6 +20,7 @@ from crm_guard.row_results import WriteCounts
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from crm_guard._bulk.announcer import Announcer
     from crm_guard._bulk.courier import Courier, Sent
     from crm_guard._protocol.scheduling.row import Question, Row
     from crm_guard._protocol.scheduling.scheduler import Scheduler
@@ -38,6 +39,7 @@ class Crew:
     Args:
         scheduler: Decides what is sent when.
         courier: Sends.
+        announcer: Tells the log and the hooks.
         clock: Source of time.
         most: How many threads there may be.
 
@@ -46,8 +48,10 @@ class Crew:
         sums: Counts, of one instant, as far as the threads know them.
     """
 
-    def __init__(self, scheduler: Scheduler, courier: Courier, clock: Clock, most: int) -> None:
-        self._scheduler, self._courier, self._clock = scheduler, courier, clock
+    def __init__(
+        self, scheduler: Scheduler, courier: Courier, announcer: Announcer, clock: Clock, most: int
+    ) -> None:
+        self._scheduler, self._courier, self._announcer, self._clock = scheduler, courier, announcer, clock
         self._most, self._hired = most, 0
         self._mutex = threading.Lock()
         self._inbox: queue.SimpleQueue[Callable[[float], object]] = queue.SimpleQueue()
@@ -58,8 +62,7 @@ class Crew:
         self._given = self._arrived = 0
         self._is_last = self._abandoned = self._crashed = False
         self._process = os.getpid()
-        self.bell = Wake()
-        self.sums = WriteCounts()
+        self.bell, self.sums = Wake(), WriteCounts()
 
     # -- for the thread that takes the results; those marked reentrant for signal handlers and other threads, too
 
@@ -158,12 +161,13 @@ class Crew:
                 self._perform(job)
         except BaseException as exc:  # noqa: BLE001 (a thread that dies in silence would be awaited for ever)
             self._crashed = True  # what it was sending never comes back: nobody may wait for it
-            self.stop(End(source=exc))
+            self._fail(exc)
             with self._mutex, contextlib.suppress(Exception):  # it may be what failed
                 self._scheduler.stop(End(source=exc), self._clock.now())
         finally:
             self._is_last = True
             self._forget(wake)  # one that crashed may be in there still, and would be woken in place of another
+            self._announcer.tell(self._fail)
             self._went.append(None)
             self._nudge()  # one after the other sees that it is over
             self.bell.set()
@@ -186,6 +190,7 @@ class Crew:
                 self.sums = self._scheduler.sums()
                 if job is not None or over:
                     self._forget(wake)
+            self._announcer.tell(self._fail)
             self.bell.set()
             if over:
                 return None
@@ -196,6 +201,9 @@ class Crew:
                 self._clock.wait(wake, min(until - now, _LONGEST))
             else:
                 wake.wait(_LONGEST)  # for what another thread brings: no time need pass on the clock
+
+    def _fail(self, exc: BaseException) -> None:
+        self.stop(End(source=exc))
 
     def _forget(self, wake: Wake) -> None:
         with contextlib.suppress(ValueError):

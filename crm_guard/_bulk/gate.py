@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from crm_guard._transport.event_log import logger
+from crm_guard._transport.event_log import complain
 from crm_guard.clock import Wake
 from crm_guard.locks import WaitContext
 from crm_guard.locks.registry import known_among
@@ -136,5 +136,5 @@ def _tried(call: Callable[[], T], otherwise: T) -> T:
     try:
         return call()
     except Exception as exc:  # noqa: BLE001 (a registry of the user's own may raise anything)
-        logger.warning("the lock registry failed: %s", type(exc).__name__)
+        complain("the lock registry failed: %s", type(exc).__name__)
         return otherwise

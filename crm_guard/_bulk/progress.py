@@ -6,7 +6,7 @@ from collections.abc import Sized
 from typing import TYPE_CHECKING, Final
 
 from crm_guard._bulk.bar import open_bar
-from crm_guard._transport.event_log import logger
+from crm_guard._transport.event_log import complain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class Progress:
             if self._show is not None:
                 self._show(counts)
         except Exception as exc:  # noqa: BLE001 (a display must not cost a result)
-            logger.warning("the progress function failed: %s", type(exc).__name__)
+            complain("the progress function failed: %s", type(exc).__name__)
 
 
 def _length(rows: object) -> int | None:

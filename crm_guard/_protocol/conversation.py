@@ -68,7 +68,8 @@ class Conversation(Generic[R]):
             request.route.segments, external=request.route.external and request.route.names_record
         )
         judge = Judge(request, settings.retry_actions, address.version)
-        self._facts = Facts(request, address.origin, settings, judge, Teller(method, shown), replayable)
+        teller = Teller(method, shown, request.route.module)
+        self._facts = Facts(request, address.origin, settings, judge, teller, replayable)
         self._judge = judge
         self._pacing = Pacing(settings, random)
         self.waits_first = False
@@ -135,8 +136,12 @@ class Conversation(Generic[R]):
         return exchange
 
     def _converse(self, exchange: Exchange[R]) -> Steps[Ending[R]]:
-        if pending := exchange.pending:
-            yield Tell(self._facts.teller.of_locked(EventKind.LOCKED, exchange, pending))
+        pending, teller = exchange.pending, self._facts.teller
+        if pending:
+            yield Tell(teller.of_locked(EventKind.LOCKED, exchange, pending))
+        if self.waits_first and (free := sorted(set(range(len(exchange.slots))).difference(pending))):
+            names = [exchange.slots[number].record_id for number in free]
+            yield Tell(teller.event(EventKind.UNLOCKED, names, attempt=exchange.attempts, pending=len(pending)))
         self._now = yield self._share(exchange, range(len(exchange.slots)))
         yield from self._resend_until_settled(exchange)
         if states := (yield from self._diagnose(exchange)):
@@ -166,8 +171,8 @@ class Conversation(Generic[R]):
     def _resend(self, exchange: Exchange[R], numbers: Collection[int]) -> Steps[None]:
         """Send some slots again, and absorb the answer."""
         ids = {number: exchange.slots[number].record_id for number in numbers}
-        event = self._facts.teller.event(EventKind.RESENDING, ids.values(), attempt=exchange.attempts + 1)
-        yield Tell(event)
+        teller, left = self._facts.teller, len(exchange.pending)
+        yield Tell(teller.event(EventKind.RESENDING, ids.values(), attempt=exchange.attempts + 1, pending=left))
         part = exchange.part(numbers)
         exchange.sending(numbers)
         exchange.absorb((yield from _send(part)))
@@ -176,9 +181,12 @@ class Conversation(Generic[R]):
         free = [n for n in numbers if n >= len(slots) or slots[n].fate is Fate.SETTLED]
         if exchange.reason is None:
             self._now = yield self._share(exchange, numbers, ids)
+            if again := sorted(set(numbers).intersection(exchange.pending)):
+                self._now = yield Tell(teller.of_locked(EventKind.LOCKED, exchange, again))
         if free:
             names = [slots[n].record_id if n < len(slots) else ids[n] for n in free]
-            self._now = yield Tell(self._facts.teller.event(EventKind.UNLOCKED, names, attempt=exchange.attempts))
+            left, attempt = len(exchange.pending), exchange.attempts
+            self._now = yield Tell(teller.event(EventKind.UNLOCKED, names, attempt=attempt, pending=left))
 
     def _diagnose(self, exchange: Exchange[R]) -> Steps[Mapping[str, str]]:
         """Ask for the approval states behind the refusals, if that is allowed and of use."""

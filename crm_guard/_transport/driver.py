@@ -175,5 +175,8 @@ class Driver:
     def _tell_end(self, ending: Ending[Response]) -> None:
         """Tell the hooks, once, how the call ended."""
         events, self._end_told = () if self._end_told else ending.events, True
-        for event in events:
-            self._performer.tell(event)
+        try:
+            for event in events:
+                self._performer.tell(event)
+        finally:
+            self._performer.fall_silent()

@@ -11,10 +11,11 @@ from crm_guard._protocol.answer import Answer, read_answer
 from crm_guard._protocol.approval_probe import build_probes
 from crm_guard._protocol.steps import Ask, Broken, Send, Share, Tell, Wait, Waited
 from crm_guard._transport.bodies import body_at_hand, inspectable_body
-from crm_guard._transport.event_log import emit, logger
+from crm_guard._transport.event_log import complain
 from crm_guard._transport.http_copies import Trail, copy_of, never_sent
 from crm_guard._transport.probe_thread import ask
 from crm_guard._transport.tap import Tap
+from crm_guard._transport.telling import Around, Telling
 from crm_guard.clock import Wake
 from crm_guard.locks import Unshared, WaitContext
 from crm_guard.outcomes import CallError
@@ -71,6 +72,8 @@ class Performer:
         self._waited = 0.0
         self._asleep_since: float | None = None
         self._waiting: GuardEvent | None = None
+        self._around = Around()
+        self._telling = Telling(context.hooks, address.origin)
         self._wake = Wake()
         self._waiter = self._waiter_of(context.locks)
         self._lone = self._waiter_of(Unshared())
@@ -87,6 +90,11 @@ class Performer:
         self._context.stops.unwatch(self._wake)
         with _tolerated():
             self._waiter.leave()
+        self._around.leave()  # whatever an interrupt has left
+
+    def fall_silent(self) -> None:
+        """Take in that nothing is left to tell. Safe to repeat."""
+        self._telling.close()
 
     def take(self, response: Response, body: bytes) -> Answer[Response]:
         """Take over the answer to a first send by somebody else, and return what it says."""
@@ -123,7 +131,7 @@ class Performer:
 
     def tell(self, event: GuardEvent) -> None:
         """Tell the log and the hooks of an event."""
-        emit(self._context.hooks, replace(event, waited=self.waited))
+        self._telling.tell(replace(event, waited=self.waited), self._around)
 
     def drop_superseded(self, latest: Answer[Response] | None) -> None:
         """Close the response that the conversation held before its `latest` answer."""
@@ -202,7 +210,8 @@ class Performer:
         waiter = self._waiter if step.keys else self._lone
         self._asleep_since = self._context.clock.now()
         try:
-            go = waiter.wait(step.keys or {""}, step.delay, step.deadline)
+            with self._around:
+                go = waiter.wait(step.keys or {""}, step.delay, step.deadline)
         finally:
             self._waited, self._asleep_since = self.waited, None
         return Waited(go, stopped=self._stopped())
@@ -224,6 +233,7 @@ class Performer:
     def _announce(self, delay: float) -> None:
         if self._waiting is not None:
             self.tell(replace(self._waiting, delay=delay))
+            self._waiting = replace(self._waiting, again=True)
 
     def _stopped(self) -> bool:
         return self._context.stops.token is not self._token
@@ -235,4 +245,4 @@ def _tolerated() -> Iterator[None]:
     try:
         yield
     except Exception as exc:  # noqa: BLE001 (a registry of the user's own may raise anything)
-        logger.warning("the lock registry failed: %s", type(exc).__name__)
+        complain("the lock registry failed: %s", type(exc).__name__)

@@ -96,13 +96,16 @@ def demo(
     speed: Annotated[
         float, typer.Option(min=0.2, max=1000, help="Divides the durations of locks and waits: 2 is twice as fast.")
     ] = 1.0,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Serve Prometheus metrics meanwhile, and print them at the end.")
+    ] = False,
     json: _Json = False,
 ) -> int:
     """Run many jobs against a simulated CRM, and check that every record was written exactly once.
 
     The exit status is 0 only if every check passed.
     """
-    return run_demo(Demo(seed=seed, records=records, rows=rows, speed=speed), as_document=json)
+    return run_demo(Demo(seed=seed, records=records, rows=rows, speed=speed, metrics=metrics), as_document=json)
 
 
 @app.command()

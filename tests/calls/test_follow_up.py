@@ -52,7 +52,9 @@ class TestAnAnswerWithoutResults:
         assert all(text in found.hint and advice in found.hint and found.retryable for found in locked)
         assert not any("timeout" in found.hint for found in locked)
         assert (events[-1].kind, str(events[-1].error)) == ("gave_up", text)
-        assert f"reason follow_up ({text})" in caplog.text
+        assert events[-1].hint == locked[0].hint
+        (line,) = [record.getMessage() for record in caplog.records if record.guard_kind == "gave_up"]
+        assert line.endswith(f", reason follow_up ({text}): {locked[0].hint}")
         with pytest.raises(RecordLockedError) as caught:
             report.raise_for_blocked()
         assert f"the next send met {text}." in str(caught.value)

@@ -7,6 +7,7 @@ import functools
 import linecache
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import pytest
 
 import crm_guard
 from crm_guard import EventKind, GiveUpReason, get_report
+from crm_guard._transport.peers import peer_groups
 from crm_guard.clock import Wake
 from crm_guard.locks import MemoryLockRegistry, WaitContext
 from tests.calls.world import CALLS, ORIGIN, Guarded, add_leads, guarded, prepared
@@ -126,6 +128,7 @@ class Scene:
     """One call, and all that it may leave behind. Every instance is a new one."""
 
     def __init__(self) -> None:
+        peer_groups.reset()
         self.registry = MemoryLockRegistry()
         self.world = guarded({"share_locks": True, "diagnose": True}, adapter={"lock_registry": self.registry})
         self.others: list[Any] = []
@@ -176,6 +179,7 @@ class Scene:
         assert not self.registry.mutex.locked()
         assert not self.registry.table.locks
         assert not self.registry.table.turns.limiters
+        assert not peer_groups._of
         assert not self.world.adapter.context.stops._wakes
 
 
@@ -214,6 +218,26 @@ class RefusedForGood(Scene):
         return CALLS["delete"].of(self.ids)
 
 
+class Surrounded(OneRecord):
+    """A record whose waits are surrounded by context managers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = self.left = 0
+        context = self.world.adapter.context
+        self.world.adapter.context = replace(context, hooks=(lambda _: self,) * 3)
+
+    def __enter__(self) -> None:
+        self.entered += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.left += 1
+
+    def check(self, exc: BaseException) -> None:
+        super().check(exc)
+        assert 0 <= self.entered - self.left <= 1, "one may be lost, as in a `with` statement"
+
+
 class KnownToBeLocked(OneRecord):
     """A record of which another call says that it is locked."""
 
@@ -234,7 +258,14 @@ def lines_of(scene: Callable[[], Scene]) -> set[Line]:
 
 
 @pytest.mark.parametrize(
-    ("scene", "beside"), [(OneRecord, []), (Batch, []), (RefusedForGood, [Batch]), (KnownToBeLocked, [OneRecord])]
+    ("scene", "beside"),
+    [
+        (OneRecord, []),
+        (Batch, []),
+        (RefusedForGood, [Batch]),
+        (KnownToBeLocked, [OneRecord]),
+        (Surrounded, []),
+    ],
 )
 def test_an_interrupt_at_any_line_brings_the_report_and_leaves_nothing_behind(
     scene: Callable[[], Scene], beside: list[Callable[[], Scene]]

@@ -112,6 +112,7 @@ class TestACallOnARecordThatIsKnownToBeLocked:
         assert [event.kind for event in second.events] == ["locked", "waiting"]
         assert (waiting.record_ids, waiting.records, waiting.code) == ((lead,), 1, "RECORD_LOCKED")
         assert (waiting.attempt, waiting.delay) == (0, pytest.approx(3.0 / 2**0.5)), "two calls need the record"
+        assert (waiting.module, waiting.pending, waiting.again) == ("Leads", 1, False)
         line = (
             f"PUT /crm/v8/Leads/{lead}: waiting, 1 record ({lead}) RECORD_LOCKED zia_vision_processing, attempt 0"
         )
@@ -190,6 +191,8 @@ class TestACallOnARecordThatIsKnownToBeLocked:
         assert {first.finished(), second.finished()} == {GiveUpReason.STOPPED}
         told = second.heard("waiting")
         assert {event.attempt for event in told} == {0}
+        assert [event.again for event in told] == [False, *[True] * (len(told) - 1)]
+        assert not any(event.again for event in first.heard("waiting")), "each of its waits is a new one"
         assert 3 <= len(told) <= 5, "and not at each of the two dozen rounds"
         for before, after in pairwise(told):
             assert after.waited >= 2 * (before.waited + before.delay)
@@ -214,9 +217,12 @@ def test_two_calls_share_the_questions_and_so_their_attempts(stepped_crm, steps)
 class TestTheLine:
     def test_of_a_refusal_names_record_code_and_case(self, crm, guard, leads, caplog):
         lead = crm.add_record("Leads", state="zia_vision_rejected")
-        with caplog.at_level(logging.INFO, "crm_guard"), pytest.raises(NotApprovedError):
+        with caplog.at_level(logging.INFO, "crm_guard"), pytest.raises(NotApprovedError) as caught:
             guard().put(f"{leads}/{lead}", json=ROW)
-        assert f"blocked, 1 record ({lead}) NOT_APPROVED zia_rejected, attempt 1" in caplog.text
+        (record,) = caplog.records
+        about = f"blocked, 1 record ({lead}) NOT_APPROVED zia_rejected, attempt 1, waited 0.0 s"
+        hint = caught.value.report.outcomes[0].hint
+        assert record.getMessage() == f"PUT /crm/v8/Leads/{lead}: {about}: {hint}"
 
     def test_of_a_batch_has_one_for_each_reason(self, crm, guard, leads, events):
         states = ["zia_vision_rejected", "zia_vision_pending", "record_locking", "zia_vision_rejected", "approved"]
@@ -236,4 +242,5 @@ class TestTheLine:
         guard().put(leads, json={"data": [{"id": lead, "Company": "Z"} for lead in ids]})
         waiting = [event for event in events if event.kind == "waiting"]
         assert [event.record_ids for event in waiting] == [tuple(ids[1:]), tuple(ids[2:])]
+        assert [event.pending for event in waiting] == [2, 1]
         assert {(event.code, event.action) for event in waiting} == {("RECORD_LOCKED", "zia_vision_processing")}

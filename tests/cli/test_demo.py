@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from crm_guard import EventKind, GuardEvent, GuardReport, RecordOutcome
+from crm_guard import EventKind, GuardEvent, GuardReport, RecordOutcome, instrument
 from crm_guard.cli.demo import bulk, crew
 from crm_guard.cli.demo.board import Board, Rows
 from crm_guard.cli.demo.plan import Planner
@@ -67,6 +69,44 @@ def test_the_json_document_has_the_bulk_update_both_ways(crm_guard_command):
         assert (found[way]["wrong"], found[way]["error"]) == (0, "")
         assert found[way]["calls"] >= 5
         assert found[way]["seconds"] > 0
+
+
+def test_the_metrics_tell_what_the_demo_met(crm_guard_command):
+    ran = crm_guard_command(*FAST, "--json", "--metrics")
+    found = ran.json()
+    assert ran.status == 0
+    page = {family.name: family.samples for family in text_string_to_metric_families(found["metrics"])}
+    totals = {
+        name: sum(sample.value for sample in samples if sample.name.endswith(("_total", "_count")))
+        for name, samples in page.items()
+    }
+    assert totals["crm_guard_blocked_records"] == found["counts"]["records_blocked"] == 11
+    assert totals["crm_guard_gave_up"] == 0
+    locked = totals["crm_guard_refused_records"]
+    assert locked >= found["counts"]["refusals"] - found["counts"]["records_blocked"]
+    assert totals["crm_guard_refusals"] <= locked
+    assert totals["crm_guard_resends"] >= totals["crm_guard_wait_seconds"] > 0
+    assert {sample.value for sample in page["crm_guard_waits_in_progress"]} == {0.0}
+    assert {sample.labels["module"] for sample in page["crm_guard_unlocked_records"]} == {
+        *("Leads", "Contacts", "Accounts", "Deals")
+    }
+
+
+def test_the_metrics_are_served_meanwhile_and_printed_at_the_end(crm_guard_command):
+    ran = crm_guard_command(*FAST, "--metrics")
+    assert ran.status == 0
+    url = re.search(r"^Metrics while it runs: (http://127\.0\.0\.1:\d+/metrics)$", ran.out, re.MULTILINE)[1]
+    assert re.search(r'^crm_guard_blocked_records_total\{cause="zia_rejected",.*\} \d', ran.out, re.MULTILINE)
+    assert instrument([]) == (), "the hooks of the process are as before"
+    with pytest.raises(requests.ConnectionError):
+        requests.get(url, timeout=5)
+
+
+def test_metrics_without_their_library_name_the_extra(monkeypatch, crm_guard_command):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    ran = crm_guard_command(*FAST, "--metrics")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err == "crm-guard: --metrics needs prometheus-client: pip install 'crm-guard[prometheus]'\n"
 
 
 def test_the_bulk_update_is_the_same_both_ways(monkeypatch, crm_guard_command):

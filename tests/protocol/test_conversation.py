@@ -115,6 +115,7 @@ class Call:
             kind=kind,
             method=self.method,
             path=self.path,
+            module=self.request.route.module or "",
             record_ids=ids,
             records=len(ids),
             attempt=attempt,
@@ -214,15 +215,18 @@ def test_a_locked_record_is_waited_for_and_sent_again_until_it_opens(waits):
     ending = call.play(first, *replies)
 
     key, nothing = keys_of(A), frozenset()
-    expected = [Tell(call.event(EventKind.LOCKED, A, attempt=1)), Share(key, nothing)]
+    expected = [Tell(call.event(EventKind.LOCKED, A, attempt=1, pending=1)), Share(key, nothing)]
     for number, delay in enumerate([3, 3.6, 4.32, 5, 5][:waits], 1):
-        opens = number == waits
+        waiting = call.event(EventKind.WAITING, A, attempt=number, pending=1)
         expected += [
-            Wait(key, pytest.approx(delay), START + 120, call.event(EventKind.WAITING, A, attempt=number)),
-            Tell(call.event(EventKind.RESENDING, A, attempt=number + 1, lock=False)),
+            Wait(key, pytest.approx(delay), START + 120, waiting),
+            Tell(call.event(EventKind.RESENDING, A, attempt=number + 1, lock=False, pending=1)),
             Send(Part(), again=True),
-            Share(nothing, key) if opens else Share(key, nothing),
         ]
+        if number < waits:
+            refused = call.event(EventKind.LOCKED, A, attempt=number + 1, pending=1)
+            expected += [Share(key, nothing), Tell(refused)]
+    expected.append(Share(nothing, key))
     expected.append(Tell(call.event(EventKind.UNLOCKED, A, attempt=waits + 1, lock=False)))
     assert call.steps == expected
     outcome = RecordOutcome(position=0, record_id=A, code="SUCCESS", message="says SUCCESS", succeeded=True)
@@ -251,7 +255,9 @@ def test_a_lock_that_the_settings_do_not_wait_for_is_only_told():
     call = one(retry_actions=())
     ending = call.play(call.read(400, [locked(A)]))
     assert call.steps == [Share(frozenset(), keys_of(A))]
-    assert ending.events == (call.event(EventKind.BLOCKED, A, attempt=1),)
+    hint = ending.outcomes[0].hint
+    assert "`retry_actions`" in hint
+    assert ending.events == (call.event(EventKind.BLOCKED, A, attempt=1, hint=hint),)
     assert (fates(ending), ending.reason, ending.retry_after) == (["refused"], None, None)
 
 
@@ -353,12 +359,13 @@ def test_p2_only_the_records_that_may_go_are_sent_and_the_others_wait_on():
     ]
     assert [wait.event.record_ids for wait in call.those(Wait)] == [(B, C), (B,)]
     assert call.those(Share)[1:] == [Share(frozenset(), keys_of(C)), Share(frozenset(), keys_of(B))]
-    assert [(event.kind.name, event.record_ids, event.attempt) for event in call.events] == [
-        ("LOCKED", (B, C), 1),
-        ("RESENDING", (C,), 2),
-        ("UNLOCKED", (C,), 2),
-        ("RESENDING", (B,), 3),
-        ("UNLOCKED", (B,), 3),
+    assert [wait.event.pending for wait in call.those(Wait)] == [2, 1]
+    assert [(event.kind.name, event.record_ids, event.attempt, event.pending) for event in call.events] == [
+        ("LOCKED", (B, C), 1, 2),
+        ("RESENDING", (C,), 2, 2),
+        ("UNLOCKED", (C,), 2, 1),
+        ("RESENDING", (B,), 3, 1),
+        ("UNLOCKED", (B,), 3, 0),
     ]
     assert ending.attempts == 3
     assert fates(ending) == ["written", "written", "written", "refused"]
@@ -378,10 +385,31 @@ def test_a_record_that_is_still_locked_is_shared_as_such_and_waits_again():
         mixed(call), went(B, C), call.read(207, [success(B), locked(C)]), went(C), call.read(200, [success(C)])
     )
     assert call.words == [
-        *("LOCKED", "Share", "Wait", "RESENDING", "Send", "Share", "UNLOCKED"),
+        *("LOCKED", "Share", "Wait", "RESENDING", "Send", "Share", "LOCKED", "UNLOCKED"),
         *("Wait", "RESENDING", "Send", "Share", "UNLOCKED"),
     ]
     assert call.those(Share)[1] == Share(keys_of(C), keys_of(B))
+    assert call.events[2:4] == [
+        call.event(EventKind.LOCKED, C, attempt=2, pending=1),
+        call.event(EventKind.UNLOCKED, B, attempt=2, pending=1, lock=False),
+    ]
+
+
+def test_only_those_that_were_sent_again_are_told_to_be_still_locked():
+    call = batch()
+    call.play(mixed(call), went(C), call.read(400, [locked(C)]), Waited())
+    told = [event for event in call.events if event.kind is EventKind.LOCKED]
+    assert [(event.record_ids, event.attempt, event.pending) for event in told] == [((B, C), 1, 2), ((C,), 2, 2)]
+
+
+def test_a_refusal_of_the_last_attempt_is_told_before_it_is_given_up():
+    call = batch(attempts=2)
+    ending = call.play(mixed(call), went(B, C), call.read(400, [locked(B), locked(C)]))
+    assert call.words == ["LOCKED", "Share", "Wait", "RESENDING", "Send", "Share", "LOCKED"]
+    assert call.events[-1] == call.event(EventKind.LOCKED, B, C, attempt=2, pending=2)
+    (told,) = ending.events
+    assert (told.kind, told.record_ids, told.pending) == (EventKind.GAVE_UP, (B, C), 0)
+    assert told.hint == ending.outcomes[1].hint
 
 
 def test_an_answer_out_of_order_is_put_back_into_the_order_of_the_first():
@@ -440,7 +468,8 @@ def test_a_missing_approval_is_asked_about_at_once_and_never_waited_for(code):
     case = ApprovalCase.ZIA_REJECTED if code == "NOT_APPROVED" else ApprovalCase.REVIEW_PROCESS
     assert (outcome.case, outcome.candidates, outcome.approval_state) == (case, (case,), "zia_vision_rejected")
     assert outcome.hint
-    assert ending.events == (call.event(EventKind.BLOCKED, A, attempt=1, lock=False, code=code, case=case),)
+    told = {"code": code, "case": case, "hint": outcome.hint}
+    assert ending.events == (call.event(EventKind.BLOCKED, A, attempt=1, lock=False, **told),)
     assert (ending.answer, ending.merged, ending.raises, ending.retry_after) == (first, None, True, None)
     assert (ending.reason, ending.remaining, ending.error) == (None, None, None)
 
@@ -508,10 +537,11 @@ def test_approvals_are_asked_about_once_and_after_the_locks_are_gone():
         None,
         ApprovalCase.APPROVAL_PROCESS,
     ]
-    assert [(event.case, event.record_ids) for event in ending.events] == [
-        (ApprovalCase.APPROVAL_PROCESS, (D,)),
-        (ApprovalCase.RECORD_APPROVAL, (A,)),
-        (ApprovalCase.ZIA_REJECTED, (B,)),
+    hints = [outcome.hint for outcome in ending.outcomes]
+    assert [(event.case, event.record_ids, event.hint) for event in ending.events] == [
+        (ApprovalCase.APPROVAL_PROCESS, (D,), hints[3]),
+        (ApprovalCase.RECORD_APPROVAL, (A,), hints[0]),
+        (ApprovalCase.ZIA_REJECTED, (B,), hints[1]),
     ]
     assert not ending.raises
 
@@ -534,7 +564,9 @@ def gave_up(call: Call, ending: Ending[int], reason: GiveUpReason, *, attempts: 
     """Check the ending of one record that is still locked."""
     assert (ending.reason, ending.attempts, ending.retry_after) == (reason, attempts, pytest.approx(later))
     assert (fates(ending), ending.remaining, ending.merged) == (["locked"], Part(), None)
-    assert ending.events == (call.event(EventKind.GAVE_UP, A, attempt=attempts, reason=reason),)
+    hint = ending.outcomes[0].hint
+    assert hint
+    assert ending.events == (call.event(EventKind.GAVE_UP, A, attempt=attempts, reason=reason, hint=hint),)
     assert ending.raises
     assert not ending.keeps_results
     assert ending.error is None
@@ -635,10 +667,11 @@ def test_p5_an_expired_token_before_anything_was_applied_is_the_answer_as_it_cam
     assert not ending.raises  # the caller handles a 401 better
     assert "refresh" in ending.outcomes[0].hint
     (told,) = ending.events
-    assert (told.kind, told.reason, told.error) == (
+    assert (told.kind, told.reason, told.error, told.hint) == (
         EventKind.GAVE_UP,
         FOLLOW_UP,
         CallError(status=401, code="INVALID_TOKEN"),
+        ending.outcomes[0].hint,
     )
 
 
@@ -748,8 +781,8 @@ def test_known_locks_are_waited_out_before_the_first_send():
     key, nothing = keys_of(A), frozenset()
     assert call.conversation.keys == key
     assert call.steps == [
-        Tell(call.event(EventKind.LOCKED, A, attempt=0)),
-        Wait(key, 3, START + 120, call.event(EventKind.WAITING, A, attempt=0)),
+        Tell(call.event(EventKind.LOCKED, A, attempt=0, pending=1)),
+        Wait(key, 3, START + 120, call.event(EventKind.WAITING, A, attempt=0, pending=1)),
         Send(Part(), again=False),
         Share(nothing, key),
         Tell(call.event(EventKind.UNLOCKED, A, attempt=1)),
@@ -775,11 +808,13 @@ def test_a_first_send_that_fails_after_the_wait_is_told_as_it_is():
     assert ending.error is not None
     assert ending.error.status == 429
     told = call.events[-1]
-    assert (told.attempt, told.reason, told.error) == (
+    assert (told.attempt, told.reason, told.error, told.pending) == (
         1,
         FOLLOW_UP,
         CallError(status=429, code="TOO_MANY_REQUESTS", retry_after=20),
+        0,
     )
+    assert told.hint == ending.outcomes[0].hint
 
 
 def test_an_answer_without_a_lock_frees_the_records_only_if_it_is_a_success():
@@ -817,7 +852,9 @@ def test_p5_broken_off_before_the_first_send_everything_is_left_for_later():
     assert (ending.answer, ending.attempts, ending.reason) == (None, 0, INTERRUPTED)
     assert (fates(ending), ending.remaining, ending.retry_after) == (["locked"], Part(), call.settings.wait_max)
     assert ending.outcomes[0].action == ZIA
-    assert ending.events == (call.event(EventKind.GAVE_UP, A, attempt=0, reason=INTERRUPTED),)
+    told = {"reason": INTERRUPTED, "hint": ending.outcomes[0].hint}
+    assert told["hint"]
+    assert ending.events == (call.event(EventKind.GAVE_UP, A, attempt=0, **told),)
 
 
 @pytest.mark.parametrize(("arrived", "fate", "remaining"), [(True, "unknown", None), (False, "locked", Part())])
@@ -831,6 +868,7 @@ def test_p2_broken_off_in_the_first_send_it_is_unknown_if_it_may_have_arrived(ar
     assert ("ConnectionError" in ending.outcomes[0].hint) == arrived
     (told,) = ending.events
     assert (told.kind, told.attempt, told.error) == (EventKind.GAVE_UP, 1, met)
+    assert told.hint == ending.outcomes[0].hint
 
 
 def test_what_locks_a_record_is_not_guessed_where_it_may_be_one_of_several():

@@ -223,6 +223,8 @@ class Parking:
     def _unpark(self, row: Row) -> Row:
         del self.rows[row.index]
         row.stage = Stage.QUEUED
+        if row.lock is not None:
+            row.lock.leave_group()
         return row
 
     def _first_wait(self) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Sequence
+    from collections.abc import Callable, Collection, Hashable, Sequence
 
     from crm_guard._protocol.envelope import Item
     from crm_guard._protocol.waits_and_budgets import Pacing
@@ -29,6 +29,26 @@ class Stage(enum.Enum):
     DONE = "done"
 
 
+class Group:
+    """Rows that began to wait together.
+
+    Args:
+        left: How many of them still wait.
+        over: Called once none of them does.
+    """
+
+    __slots__ = ("_left", "_over")
+
+    def __init__(self, left: int, over: Callable[[Group], object]) -> None:
+        self._left, self._over = left, over
+
+    def leave(self) -> None:
+        """Take in that one of them waits no more."""
+        self._left -= 1
+        if not self._left:
+            self._over(self)
+
+
 class Lock:
     """What a row that met a lock waits for.
 
@@ -41,9 +61,10 @@ class Lock:
         rides: Instant from which on it goes along in a batch with room.
         ripe: Instant from which on it may be sent again if that costs no call of its own.
         asked: How many of its sends count against its `attempts`.
+        group: The rows that it began to wait with, where that was told.
     """
 
-    __slots__ = ("asked", "due", "pacing", "rides", "ripe", "since", "turn", "wait")
+    __slots__ = ("asked", "due", "group", "pacing", "rides", "ripe", "since", "turn", "wait")
 
     def __init__(self, pacing: Pacing, now: float) -> None:
         self.pacing = pacing
@@ -51,6 +72,13 @@ class Lock:
         self.due = self.rides = self.ripe = float("inf")
         self.asked = 0
         self.wait = 0.0
+        self.group: Group | None = None
+
+    def leave_group(self) -> None:
+        """Take in that the row waits no more. Idempotent."""
+        if self.group is not None:
+            group, self.group = self.group, None
+            group.leave()
 
 
 class Row(msgspec.Struct, eq=False, gc=False):  # one for each row: made in a third of the time, in no cycle

@@ -12,7 +12,9 @@ sight. Locked rows wait in :mod:`crm_guard._protocol.scheduling.parking`, and de
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from crm_guard._protocol.call_events import Teller
 from crm_guard._protocol.scheduling.desk import Desk
 from crm_guard._protocol.scheduling.row import Batch, Stage
 from crm_guard._protocol.scheduling.settling import Settling
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from crm_guard._protocol.record_outcomes import Judge
     from crm_guard._protocol.scheduling.end import End
+    from crm_guard._protocol.scheduling.news import News
     from crm_guard._protocol.scheduling.parking import Gate
     from crm_guard._protocol.scheduling.reading import Reading
     from crm_guard._protocol.scheduling.row import Question, Row
@@ -60,7 +63,8 @@ class Scheduler:
     ) -> None:
         self._size, self._renews = batch_size, renews
         self._waits = settings.timeout > 0 and bool(settings.retry_actions)
-        self._desk = Desk(judge, settings, random, size=batch_size, workers=workers, gate=gate)
+        teller = Teller(target.method, urlsplit(target.address.url).path, target.template.route.module)
+        self._desk = Desk(judge, settings, random, size=batch_size, workers=workers, gate=gate, teller=teller)
         self._settling = Settling(self._desk, target.credits_of, workers=workers, renews=renews)
 
     # -- rows in, and what is known
@@ -75,7 +79,9 @@ class Scheduler:
             for row in ready:
                 if row.index in known:
                     desk.parking.expect(row, now)
+                    desk.news.locked(row)
             ready = [row for row in ready if row.index not in known]
+            desk.publish(now)
         desk.queues.add(ready, now)
 
     def no_more(self) -> None:
@@ -93,6 +99,12 @@ class Scheduler:
     def stop(self, end: End, now: float) -> None:
         """Send nothing any more; the first cause counts."""
         self._desk.stop(end, now)
+        self._desk.publish(now)
+
+    @property
+    def news(self) -> deque[News]:
+        """What is to be told, in order. Another thread may take from it."""
+        return self._desk.news.outbox
 
     @property
     def end(self) -> End | None:
@@ -137,6 +149,7 @@ class Scheduler:
                 desk.finish(row, row.refusal, now, reason)
             else:
                 desk.queues.hurry(row, now)
+        desk.publish(now)
         if not desk.throttle.admits(desk.under_way, now):
             return None
         idle = desk.queues.ended and not desk.queues.has_some and not desk.under_way
@@ -178,6 +191,7 @@ class Scheduler:
         desk = self._desk
         desk.under_way += 1
         desk.endings.tally.in_flight += len(rows)
+        desk.news.leaving(rows, now)
         renewed = desk.renewing or (self._renews and any(row.attempts > 1 for row in rows))
         return Batch(rows, now, renewed=renewed)
 
@@ -186,11 +200,14 @@ class Scheduler:
     def absorb(self, batch: Batch, reading: Reading, now: float, source: Any = None) -> None:
         """Take in what CRM answered to a batch; see :meth:`Settling.absorb`."""
         self._settling.absorb(batch, reading, now, source)
+        self._desk.publish(now, reading.error)
 
     def never_left(self, batch: Batch, error: CallError, now: float, source: Any = None) -> None:
         """Take in that no byte of a batch reached CRM."""
         self._settling.never_left(batch, error, now, source)
+        self._desk.publish(now, error)
 
     def diagnosed(self, question: Question, states: Mapping[str, str], calls: int, now: float) -> None:
         """Take in the approval states that were asked for, as far as CRM told them."""
         self._settling.diagnosed(question, states, calls, now)
+        self._desk.publish(now)

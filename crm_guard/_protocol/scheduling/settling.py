@@ -37,6 +37,7 @@ class Settling:
         self._desk, self._credits_of, self._renews = desk, credits_of, renews
         self._queues, self._parking, self._diagnoses = desk.queues, desk.parking, desk.diagnoses
         self._endings, self._throttle, self._settings = desk.endings, desk.throttle, desk.settings
+        self._gate, self._news = desk.gate, desk.news
         self._most_lost = max(_MOST_LOST * workers, _FEWEST_LOST)
         self._lost = 0
 
@@ -123,19 +124,20 @@ class Settling:
         elif told.item is not None and self._asks_about(told.outcome):
             row.stage, row.refusal = Stage.UNDIAGNOSED, told.outcome
             if row.lock is not None:  # others need not wait for the diagnosis
-                self._desk.gate.verdict(row, locked=False)
+                self._gate.verdict(row, locked=False)
+                self._news.free(row)
             self._diagnoses.add(row, told.item, now)
         else:
-            in_doubt = GiveUpReason.UNMATCHED if told.outcome.retryable else None
-            self._desk.finish(row, told.outcome, now, in_doubt)
+            self._desk.finish(row, told.outcome, now, _reason(row, told.outcome, reading))
 
     def _park(self, row: Row, outcome: RecordOutcome, retry_after: float | None, now: float) -> None:
-        self._desk.gate.verdict(row, locked=True, retry_after=retry_after or 0.0)
+        self._gate.verdict(row, locked=True, retry_after=retry_after or 0.0)
+        self._news.locked(row)
         limit = self._parking.refuse(row, outcome, now, retry_after)
         if limit is not None:
             self._desk.finish(row, outcome, now, limit)
         elif self._desk.end is not None:
-            self._desk.gate.leave(row)
+            self._gate.leave(row)
 
     def _asks_about(self, outcome: RecordOutcome) -> bool:
         asks = self._settings.diagnose and self._desk.end is None
@@ -148,3 +150,11 @@ class Settling:
         self._lost = self._lost + 1 if is_lost else 0
         if self._lost >= self._most_lost:
             self._desk.stop(End(GiveUpReason.FOLLOW_UP, reading.error, source), now)
+
+
+def _reason(row: Row, outcome: RecordOutcome, reading: Reading) -> GiveUpReason | None:
+    """Return why a row that has its result is no longer waited for, None where there is nothing to wait for."""
+    if outcome.retryable:
+        return GiveUpReason.UNMATCHED
+    is_lost = outcome.uncertain or reading.kind in {Kind.UNAUTHORIZED, Kind.ALIKE}
+    return GiveUpReason.FOLLOW_UP if row.lock is not None and is_lost else None

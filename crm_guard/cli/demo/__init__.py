@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 from rich.live import Live
+from rich.text import Text
 
 from crm_guard.cli.demo.board import Board, Rows, plain_line
 from crm_guard.cli.demo.bulk import Bulk, run_bulk
 from crm_guard.cli.demo.checks import Day, check_day
 from crm_guard.cli.demo.crew import Crew
+from crm_guard.cli.demo.metrics import MetricsPage
 from crm_guard.cli.demo.plan import Planner
 from crm_guard.cli.demo.summary import document, show_summary
 from crm_guard.cli.terminal import CommandError, make_console, write_json
@@ -45,23 +47,35 @@ class Demo:
         records: Number of single-record jobs.
         rows: Number of rows of the bulk update.
         speed: Divisor of the durations of locks and waits.
+        metrics: Whether Prometheus metrics are served meanwhile, and shown at the end.
     """
 
     seed: int
     records: int
     rows: int
     speed: float
+    metrics: bool = False
 
 
 def run_demo(demo: Demo, *, as_document: bool) -> int:
     """Run the demo and return its exit status.
 
     Raises:
+        CommandError: It was interrupted, or metrics cannot be served.
         SettingsError: A setting in the environment is invalid.
     """
+    if not demo.metrics:
+        return _run_demo(demo, None, as_document=as_document)
+    with MetricsPage() as page:
+        return _run_demo(demo, page, as_document=as_document)
+
+
+def _run_demo(demo: Demo, page: MetricsPage | None, *, as_document: bool) -> int:
     settings = _scaled(load_settings(), demo.speed)
     console = make_console()
     check_seconds = _UPLOAD_CHECK_SECONDS / demo.speed
+    if page is not None and not as_document:
+        console.print(f"Metrics while it runs: {page.url}\n", soft_wrap=True)
     run = _run_silently if as_document else _run_live if console.is_interactive else _run_in_lines
     try:
         with Simulator(seed=demo.seed, shuffle=True, validation_seconds=check_seconds) as crm:
@@ -74,9 +88,12 @@ def run_demo(demo: Demo, *, as_document: bool) -> int:
         raise CommandError(message, _INTERRUPTED) from None
     checks = (*checks, bulk.check())
     if as_document:
-        write_json(document(day, bulk, checks, seed=demo.seed, speed=demo.speed))
+        found = document(day, bulk, checks, seed=demo.seed, speed=demo.speed)
+        write_json(found if page is None else {**found, "metrics": page.read()})
     else:
         show_summary(day, bulk, checks, console)
+        if page is not None:
+            console.print(Text(f"\n{page.read()}"), soft_wrap=True)
     return 0 if all(check.held for check in checks) else _FAILED
 
 

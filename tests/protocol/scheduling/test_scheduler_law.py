@@ -174,6 +174,8 @@ class Run:
         self.calls = 0
         self.absorbing = False
         self.last_spin = 0
+        self.told: Counter[str] = Counter()
+        self.waits: set[Any] = set()
 
     # -- the rows and their records
 
@@ -397,7 +399,39 @@ class Run:
 
     # -- the laws
 
+    def hear(self) -> None:
+        """Take what is told of the rows: each wait ends once, and after it began."""
+        while self.scheduler.news:
+            event, group = self.scheduler.news.popleft()
+            if event is None:
+                self.waits.remove(group)
+                continue
+            assert event.records == len(event.record_ids) or self.plan.kind in {"insert", "upsert"}
+            assert (event.kind == "waiting") is (group is not None)
+            assert event.pending >= 0
+            assert event.waited >= 0
+            assert event.delay >= 0
+            self.told[event.kind] += event.records
+            if group is not None:
+                assert group not in self.waits
+                self.waits.add(group)
+
+    def check_told(self) -> None:
+        """Each row that met a lock is told of once when that is over, and each that is blocked."""
+        self.hear()
+        assert not self.waits, "a wait has no end"
+        fed, results = self.rows[: self.fed], self.results.values()
+        doubtful = sum(self.rows[one.index].lock is None for one in results if one.reason == "unmatched")
+        met = sum(row.lock is not None for row in fed) + doubtful
+        assert self.told["unlocked"] + self.told["gave_up"] == met
+        outcomes = [one.outcome for one in results if not one.succeeded]
+        blocked = [told for told in outcomes if told.blocked and not told.retryable and not told.uncertain]
+        assert self.told["blocked"] == len(blocked)
+        assert self.told["locked"] >= met
+        assert self.told["waiting"] <= self.told["locked"]
+
     def check_counts(self) -> None:
+        self.hear()
         results = self.scheduler.results
         while results:
             result = results.popleft()
@@ -419,6 +453,7 @@ class Run:
 
     def check_end(self) -> None:
         self.check_counts()
+        self.check_told()
         assert not self.in_flight
         assert not self.asking
         for row in self.rows[: self.fed]:
@@ -434,7 +469,10 @@ class Run:
                 assert row.index not in self.record_of(row).applied
                 assert fate in {REFUSED, FINAL, DOUBT}
                 assert fate == FINAL or result.reason is not None
-            assert result is None or (result.reason is None) >= (result.succeeded or result.outcome.uncertain)
+            if result is not None and result.succeeded:
+                assert result.reason is None
+            elif result is not None and result.outcome.uncertain:
+                assert result.reason in {None, GiveUpReason.FOLLOW_UP}
         if self.scheduler.end is None:
             assert self.results.keys() == set(range(self.plan.rows))
         assert self.scheduler.next(self.now + 1000) is None

@@ -1,0 +1,63 @@
+"""Tells the log and the hooks what happens to the rows of one writer, in its order."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import threading
+from typing import TYPE_CHECKING
+
+from crm_guard._transport.telling import Around
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable
+
+    from crm_guard._protocol.scheduling.news import News
+    from crm_guard._protocol.scheduling.row import Group
+    from crm_guard._transport.telling import Telling
+
+
+class Announcer:
+    """Tells the news of one writer, one after the other. Thread-safe.
+
+    Waits of rows overlap, and may end in another thread than they began in: what hooks put around one is entered
+    and left in a `contextvars` context of its own.
+
+    Args:
+        telling: Tells the log and the hooks.
+        outbox: What is to be told; other threads append to it.
+    """
+
+    def __init__(self, telling: Telling, outbox: deque[News]) -> None:
+        self._telling, self._outbox = telling, outbox
+        self._mutex = threading.Lock()
+        self._around: dict[Group, Around] = {}
+
+    def tell(self, failed: Callable[[BaseException], object]) -> None:
+        """Tell all that is new; what another thread is telling is awaited.
+
+        Args:
+            failed: Called with what a hook raised that is no `Exception`; the rest is told all the same.
+        """
+        if not self._outbox:
+            return
+        with self._mutex:
+            while self._outbox:
+                try:
+                    self._tell(self._outbox.popleft())
+                except BaseException as exc:  # noqa: BLE001 (it ends the writer, in the thread that takes the results)
+                    failed(exc)
+
+    def close(self) -> None:
+        """Take in that the writer is over, as far as the log is concerned. Idempotent; never blocks."""
+        self._telling.close()
+
+    def _tell(self, news: News) -> None:
+        group, around = news.group, None
+        if news.event is None:
+            with self._around.pop(group) if group is not None else contextlib.nullcontext():
+                return
+        if group is not None:
+            around = self._around[group] = Around(contextvars.copy_context().run)
+        self._telling.tell(news.event, around)
