@@ -1,5 +1,6 @@
 """Every Python snippet of the README runs, in order, against a simulated CRM; its claims about the code hold."""
 
+import logging
 import re
 import shlex
 import signal
@@ -47,8 +48,13 @@ def zoho(monkeypatch, tmp_path):
         lines = [f"{record_id},Zylker" for record_id in [*ids, "111112000000075009"]]
         Path("leads.csv").write_text("\n".join(["id,Company", *lines]))
         before = signal.getsignal(signal.SIGTERM)
+        logger = logging.getLogger("crm_guard")
+        handlers, level = list(logger.handlers), logger.level
         yield crm
         signal.signal(signal.SIGTERM, before)
+        crm_guard.instrument([])
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
 
 
 def test_the_snippets_run_in_order_and_print_what_they_say(zoho, capsys):
