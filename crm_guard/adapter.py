@@ -207,13 +207,16 @@ class GuardAdapter(HTTPAdapter):
         if self._owns_inner and self.inner is not None:
             self.inner.close()
 
-    def stop_waiting(self) -> None:
+    def stop_waiting(self, *, for_good: bool = False) -> None:
         """End the waits of this adapter's calls at once (`GiveUpReason.STOPPED`).
 
         Each call returns or raises what it has; one that waits before its first send, as its records are known to
-        be locked, is sent once. Calls that begin later wait again. Safe inside a signal handler and in any thread.
+        be locked, is sent once. Safe inside a signal handler and in any thread.
+
+        Args:
+            for_good: Whether calls that begin later do not wait either. By default they do.
         """
-        self.context.stops.stop()
+        self.context.stops.stop(for_good=for_good)
 
     def start_over(self, context: Context) -> None:
         """Start over in a forked process: with no connection of its parent, and a `context` of its own."""

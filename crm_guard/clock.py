@@ -7,6 +7,7 @@ Everything that waits takes a :class:`Clock`, so that tests can control time, an
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -109,26 +110,32 @@ class SystemClock:
 
 
 class Stops:
-    """Ends all waits of calls that began before :meth:`stop`; later calls are not affected.
+    """Ends all waits of calls that began before :meth:`stop`; later calls are not affected, unless it is for good.
 
     A call remembers the current :attr:`token` when it begins, registers its event with :meth:`watch`, and ends its
-    wait once the token has changed. Thread-safe. Every method is also safe in a signal handler, and reentrant: no
-    lock is taken.
+    wait once the token is :meth:`over`. Thread-safe. Every method is also safe in a signal handler, and reentrant:
+    no lock is taken.
 
     Attributes:
-        token: Replaced by each :meth:`stop`; compare it by identity.
+        token: Replaced by each :meth:`stop`.
     """
 
     def __init__(self) -> None:
         self.token = object()
+        self._for_good = _process.ends
         self._wakes: dict[Wake, None] = {}
         _everywhere[weakref.ref(self, _forget)] = None
 
-    def stop(self) -> None:
-        """End the waits of all calls that began before. Never blocks."""
+    def stop(self, *, for_good: bool = False) -> None:
+        """End the waits of all calls that began before, and `for_good` of all that begin later. Never blocks."""
+        self._for_good = self._for_good or for_good
         self.token = object()  # first: a call that begins to watch from here on compares with it
         for wake in list(self._wakes):
             wake.set()
+
+    def over(self, token: object) -> bool:
+        """Return whether a call must not wait that began when `token` was current."""
+        return self._for_good or self.token is not token
 
     def watch(self, wake: Wake, token: object) -> None:
         """Have `wake` set by the next :meth:`stop`; at once if there has been one since `token` was current.
@@ -138,13 +145,21 @@ class Stops:
             token: The value of :attr:`token` when the call began.
         """
         self._wakes[wake] = None
-        if self.token is not token:
+        if self.over(token):
             wake.set()
 
     def unwatch(self, wake: Wake) -> None:
         """Undo :meth:`watch`. No-op if `wake` is not watched."""
         self._wakes.pop(wake, None)
 
+
+class _Process:
+    """Whether `stop_waiting(for_good=True)` was called: then no guard that is made later waits either."""
+
+    ends = False
+
+
+_process = _Process()
 
 # A dictionary, not a WeakSet: copying its keys is atomic for signal handlers and threads.
 _everywhere: dict[weakref.ref[Stops], None] = {}
@@ -154,14 +169,27 @@ def _forget(gone: weakref.ref[Stops]) -> None:
     _everywhere.pop(gone, None)
 
 
-def stop_waiting() -> None:
+def stop_waiting(*, for_good: bool = False) -> None:
     """End the waits of all guards in the process at once, for example on SIGTERM.
 
     Each waiting call returns or raises what it has, with `GiveUpReason.STOPPED`. A call that waits before its first
-    send, because its records are known to be locked, is sent once. Calls that begin later wait as usual.
-    Thread-safe, safe in a signal handler, and never blocks.
+    send, because its records are known to be locked, is sent once. `write_records` sends nothing any more, awaits
+    the sends under way, and raises. Thread-safe, safe in a signal handler, and never blocks.
+
+    Args:
+        for_good: Whether the process is about to end: calls that begin later are then sent once and do not wait,
+            and `write_records` sends nothing. By default they wait as usual. A forked process waits again.
     """
+    _process.ends = _process.ends or for_good
     for found in list(_everywhere):
         stops = found()
         if stops is not None:
-            stops.stop()
+            stops.stop(for_good=for_good)
+
+
+def _begin_anew() -> None:
+    _process.ends = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -15,8 +15,8 @@ from crm_guard.simulator import Simulator
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-# The recipe for a task queue is run by tests/locks/test_celery_recipe.py, with a real worker.
-SNIPPETS = [snippet for snippet in SNIPPETS if "Celery(" not in snippet]
+# The recipes for servers and task queues are run by tests/locks/test_celery_recipe.py and tests/operations.
+SNIPPETS = [snippet for snippet in SNIPPETS if not re.search(r"Celery\(|celery import|post_worker_init", snippet)]
 SHELL = re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 HOST = "https://www.zohoapis.com"
 

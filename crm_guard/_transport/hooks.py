@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ def hooks_beside(own: tuple[GuardHook, ...]) -> tuple[GuardHook, ...]:
     return (*shared, *(hook for hook in own if not _is_among(hook, shared)))
 
 
+def _is_coroutine_function(hook: Any) -> bool:
+    """Return whether nobody would await what a hook returns."""
+    return iscoroutinefunction(hook) or iscoroutinefunction(vars(type(hook)).get("__call__"))
+
+
 def _is_among(hook: GuardHook, others: tuple[GuardHook, ...]) -> bool:
     try:
         return hook in others
@@ -58,7 +64,8 @@ def check_hooks(hooks: Any, call: str) -> tuple[GuardHook, ...]:
         if isinstance(hook, type):
             message = f"{call} got the class {hook.__name__}: give an instance, {hook.__name__}(...)"
             raise TypeError(message)
-        if not callable(hook):
-            message = f"{call} takes functions of one event, and got a {type(hook).__name__}"
+        if not callable(hook) or _is_coroutine_function(hook):
+            kind = "coroutine function" if callable(hook) else type(hook).__name__
+            message = f"{call} takes functions of one event, and got a {kind}"
             raise TypeError(message)
     return found

@@ -236,7 +236,7 @@ class Performer:
             self._waiting = replace(self._waiting, again=True)
 
     def _stopped(self) -> bool:
-        return self._context.stops.token is not self._token
+        return self._context.stops.over(self._token)
 
 
 @contextmanager

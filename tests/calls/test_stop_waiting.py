@@ -1,5 +1,6 @@
 """P4: closing a session ends no call; `stop_waiting()` ends every wait at once, also inside a signal handler."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import requests
 from requests.adapters import HTTPAdapter
 
 import crm_guard
-from crm_guard import GiveUpReason, GuardAdapter, GuardSettings, RecordLockedError, get_report
-from crm_guard.locks import MemoryLockRegistry
+from crm_guard import GiveUpReason, GuardAdapter, GuardSettings, RecordLockedError, clock, get_report
+from crm_guard.locks import MemoryLockRegistry, WaitContext
 from crm_guard.simulator import Simulator
 
 ROW = {"data": [{"Company": "Zylker"}]}
@@ -275,3 +276,85 @@ class TestStopping:
                 process.kill()
         assert sorted(said.split()) == ["stopped"] * 3
         assert process.returncode == 0
+
+
+@pytest.fixture
+def for_good():
+    yield
+    clock._process.ends = False
+
+
+@pytest.mark.usefixtures("for_good")
+class TestForGood:
+    def test_calls_that_begin_later_are_sent_once_and_do_not_wait(self, real_crm):
+        call = Waiting(real_crm)
+        crm_guard.stop_waiting(for_good=True)
+        assert call.result().reason is GiveUpReason.STOPPED
+        lead = real_crm.add_record("Leads", refusals=1)
+        with requests.Session() as session:
+            session.mount("http://", call.adapter)
+            with pytest.raises(RecordLockedError) as caught:
+                session.put(f"{real_crm.url}/crm/v8/Leads/{lead}", json=ROW)
+            assert (caught.value.reason, real_crm.refusals(lead)) == (GiveUpReason.STOPPED, 1)
+            assert session.send(caught.value.remaining_request()).ok, "a call without a lock is as ever"
+        assert real_crm.writes(lead) == 1
+
+    def test_guards_that_are_made_later_do_not_wait_either(self, real_crm):
+        crm_guard.stop_waiting(for_good=True)
+        lead = real_crm.add_record("Leads", refusals=1)
+        with requests.Session() as session:
+            crm_guard.mount_guard(session, real_crm.url)
+            with pytest.raises(RecordLockedError) as caught:
+                session.put(f"{real_crm.url}/crm/v8/Leads/{lead}", json=ROW)
+        assert caught.value.reason is GiveUpReason.STOPPED
+
+    def test_a_record_that_is_known_to_be_locked_is_asked_about_once(self, real_crm):
+        registry = MemoryLockRegistry()
+        lead = real_crm.add_record("Leads", locked_for=1000)
+        other = registry.waiter(WaitContext(clock.SystemClock(), clock.Wake(), lambda: False))
+        other.verdict(locked=[f"{real_crm.url}|{lead}"], free=())
+        adapter = GuardAdapter(PATIENT, lock_registry=registry)
+        adapter.stop_waiting(for_good=True)
+        with requests.Session() as session:
+            session.mount("http://", adapter)
+            with pytest.raises(RecordLockedError) as caught:
+                session.put(f"{real_crm.url}/crm/v8/Leads/{lead}", json=ROW)
+        assert (caught.value.reason, real_crm.refusals(lead)) == (GiveUpReason.STOPPED, 1)
+
+    def test_a_writer_that_begins_later_sends_nothing(self, real_crm):
+        crm_guard.stop_waiting(for_good=True)
+        lead = real_crm.add_record("Leads")
+        with requests.Session() as session:
+            rows = [{"id": lead, "Company": "Zylker"}]
+            writer = crm_guard.write_records(session, "PUT", f"{real_crm.url}/crm/v8/Leads", rows, settings=QUICK)
+            with pytest.raises(crm_guard.GuardError) as caught:
+                list(writer)
+        assert caught.value.report.reason is GiveUpReason.STOPPED
+        assert not real_crm.calls
+
+    def test_of_one_adapter_leaves_the_others_alone(self, real_crm):
+        call, other = Waiting(real_crm), Waiting(real_crm)
+        call.adapter.stop_waiting(for_good=True)
+        assert call.result().reason is GiveUpReason.STOPPED
+        assert not other.caught
+        lead = real_crm.add_record("Leads", refusals=1)
+        with requests.Session() as session:
+            session.mount("http://", call.adapter)
+            with pytest.raises(RecordLockedError):
+                session.put(f"{real_crm.url}/crm/v8/Leads/{lead}", json=ROW)
+        other.adapter.stop_waiting()
+        assert other.result().reason is GiveUpReason.STOPPED
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    def test_a_forked_process_waits_again(self, real_crm):
+        adapter = GuardAdapter(QUICK)
+        crm_guard.stop_waiting(for_good=True)
+        lead = real_crm.add_record("Leads", refusals=2)
+        pid = os.fork()
+        if not pid:
+            with requests.Session() as session:
+                session.mount("http://", adapter)
+                done = session.put(f"{real_crm.url}/crm/v8/Leads/{lead}", json=ROW).ok
+            os._exit(0 if done else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert real_crm.writes(lead) == 1
