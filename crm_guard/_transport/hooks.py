@@ -35,7 +35,10 @@ def hooks_beside(own: tuple[GuardHook, ...]) -> tuple[GuardHook, ...]:
 
 def _is_coroutine_function(hook: Any) -> bool:
     """Return whether nobody would await what a hook returns."""
-    return iscoroutinefunction(hook) or iscoroutinefunction(vars(type(hook)).get("__call__"))
+    try:
+        return iscoroutinefunction(hook) or iscoroutinefunction(vars(type(hook)).get("__call__"))
+    except Exception:  # noqa: BLE001 (a proxy, say, without anything behind it)
+        return False
 
 
 def _is_among(hook: GuardHook, others: tuple[GuardHook, ...]) -> bool:

@@ -13,6 +13,7 @@ import sys
 import urllib.request
 import weakref
 from collections import Counter
+from functools import partial
 
 import prometheus_client
 import pytest
@@ -22,7 +23,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 import crm_guard
-from crm_guard import ApprovalCase, EventKind, GiveUpReason, GuardError, GuardEvent, GuardSettings
+from crm_guard import ApprovalCase, EventKind, GiveUpReason, GuardError, GuardEvent, GuardSettings, instrument
 from crm_guard.clock import Wake
 from crm_guard.instrumentation import PrometheusHook
 from crm_guard.locks import MemoryLockRegistry, WaitContext
@@ -431,6 +432,20 @@ class TestLabels:
         assert not [word for word in ("jane", "s3cret", "Zylker", "Ext", lead) if word in text]
         assert samples(registry)["refusals_total", *LOCKED] >= 1
 
+    def test_are_bounded_however_many_threads_bring_new_ones(self, registry, hook, together):
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+
+            def bring(number):
+                for turn in range(40):
+                    hook(event(EventKind.RESENDING, module=f"M{number}_{turn}"))
+
+            together([partial(bring, number) for number in range(16)])
+        finally:
+            sys.setswitchinterval(before)
+        assert len([1 for name in samples(registry) if name[0] == "resends_total"]) == 101
+
 
 class TestThreads:
     def test_of_twenty_callers_lose_no_count(self, registry, hook, together):
@@ -496,6 +511,28 @@ class TestCopiesAndRegistries:
         prometheus_client.Counter("crm_guard_resends", "Another.", registry=registry)
         with pytest.raises(ValueError, match="crm_guard_resends"):
             PrometheusHook(registry=registry)
+
+    def test_a_name_that_is_taken_leaves_no_metric_of_ours_behind(self, registry):
+        taken = prometheus_client.Counter("crm_guard_resends", "Another.", registry=registry)
+        with pytest.raises(ValueError, match="Duplicated timeseries"):
+            PrometheusHook(registry=registry)
+        registry.unregister(taken)
+        PrometheusHook(registry=registry)
+
+    def test_a_hook_of_the_process_and_one_of_the_guard_count_once_in_one_registry(self, crm, leads, registry):
+        before = instrument([PrometheusHook(registry=registry)])
+        try:
+            with guarded(crm, PrometheusHook(registry=registry), wait_initial=0.001, wait_max=0.001) as session:
+                session.put(f"{leads}/{crm.add_record('Leads', refusals=1)}", json=ROW)
+        finally:
+            instrument(before)
+        assert samples(registry)["refusals_total", "Leads", ACTION] == 1
+
+    def test_a_shallow_copy_counts_in_the_same_place(self, hook):
+        assert copy.copy(hook) is hook
+        assert hash(hook) == hash(copy.copy(hook))
+        assert hook != PrometheusHook(registry=CollectorRegistry())
+        assert hook != "a hook"
 
     def test_a_registry_that_nobody_uses_any_more_is_forgotten(self):
         registry = CollectorRegistry()

@@ -182,6 +182,25 @@ class TestAHookThatIsBoth:
         assert hooks_beside(own) is own
 
 
+async def awaited(event):
+    """Nobody would await it."""
+
+
+class Awaited:
+    async def __call__(self, event):
+        """Nobody would await it."""
+
+
+class Unbound:
+    """As a `werkzeug.local.LocalProxy` outside of its context."""
+
+    def __getattr__(self, name):
+        raise RuntimeError
+
+    def __call__(self, event):
+        """Take it."""
+
+
 class TestWhatIsNoHook:
     @pytest.mark.parametrize(
         ("hooks", "message"),
@@ -197,6 +216,9 @@ class TestWhatIsNoHook:
             ("print", "{} takes functions of one event, and got a str"),
             ([[print]], "{} takes functions of one event, and got a list"),
             ({"waiting": print}, "{} takes functions of one event, and got a str"),
+            ([awaited], "{} takes functions of one event, and got a coroutine function"),
+            ([partial(awaited)], "{} takes functions of one event, and got a coroutine function"),
+            ([Awaited()], "{} takes functions of one event, and got a coroutine function"),
         ],
     )
     def test_is_refused_at_once_with_advice(self, hooks, message):
@@ -240,6 +262,11 @@ class TestAnyIterableOfHooks:
         "hook", [print, partial(print, end=""), Mock(), Equal(), [].append, lambda event: event]
     )
     def test_may_hold_whatever_can_be_called(self, hook):
+        (found,) = check_hooks([hook], "GuardAdapter(hooks=...)")
+        assert found is hook
+
+    def test_may_hold_a_proxy_without_anything_behind_it(self):
+        hook = Unbound()
         (found,) = check_hooks([hook], "GuardAdapter(hooks=...)")
         assert found is hook
 
