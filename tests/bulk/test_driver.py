@@ -13,6 +13,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from requests_ratelimiter import LimiterAdapter
+from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 import crm_guard
 from crm_guard import GuardSettings
@@ -429,17 +430,61 @@ def test_the_guard_of_the_session_neither_waits_nor_sends_a_batch_again(crm, lea
     assert {event.delay <= 0.02 for event in events} == {True}, "those of the writer, and not of a waiting guard"
 
 
-class Unsafe(HTTPAdapter):
-    """An adapter that repeats what CRM may have applied."""
+class LosesAnswers(HTTPAdapter):
+    """Drops the answer, and fails in a way that says something else of the batch."""
+
+    def __init__(self, error, max_retries=0):
+        super().__init__(max_retries=max_retries)
+        self.error = error
+
+    def send(self, request, **options):
+        super().send(request, **options).close()
+        self.close()
+        raise self.error(request)
 
 
-def test_where_the_adapter_repeats_by_itself_a_lost_connection_is_uncertain(crm, leads):
+def no_connection(request):
+    """What urllib3 raises where it had no connection, be it for the last of several tries."""
+    pool = requests.packages.urllib3.HTTPConnectionPool("127.0.0.1")
+    reason = NewConnectionError(pool, "Connection refused")
+    return requests.ConnectionError(MaxRetryError(pool, request.url, reason), request=request)
+
+
+def test_where_the_adapter_repeats_by_itself_no_error_proves_that_nothing_was_sent(crm, leads):
+    """Its last try had no connection; one before may have been applied, and was."""
     retries = requests.packages.urllib3.util.Retry(2, allowed_methods=None, backoff_factor=0)
-    crm.fault("reset", applied=True, times=1)
+    rows = rows_of(add(crm, 2))
     with requests.Session() as session:
-        session.mount(crm.url, Unsafe(max_retries=retries))
-        results, _ = take(writer_of(session, leads, rows_of(add(crm, 2)), settings=QUICK))
-    assert len(results) == 2
+        session.mount(crm.url, LosesAnswers(no_connection, retries))
+        writer = writer_of(session, leads, rows, settings=QUICK)
+        results, error = take(writer)
+    assert error is None
+    assert [result.outcome.uncertain for result in results] == [True, True]
+    check(crm, rows, results, writer)
+
+
+def test_an_error_about_no_request_that_comes_after_a_send_proves_nothing(crm, leads):
+    """`InvalidHeader` is raised before anything is sent, unless it comes from an adapter below that has sent."""
+    rows = rows_of(add(crm, 2))
+    inner = LosesAnswers(lambda _: requests.exceptions.InvalidHeader("of another request"))
+    with session_for(crm, inner=inner) as session:
+        writer = writer_of(session, leads, rows)
+        results, _ = take(writer)
+    assert [result.outcome.uncertain for result in results] == [True, True]
+    check(crm, rows, results, writer)
+
+
+def test_a_hook_that_finds_no_connection_says_nothing_of_the_batch_whose_answer_it_was_given(crm, session, leads):
+    def ask(response, **_):
+        response.close()
+        raise no_connection(response.request)
+
+    rows = rows_of(add(crm, 2))
+    session.hooks["response"].append(ask)
+    writer = writer_of(session, leads, rows)
+    results, _ = take(writer)
+    assert [result.outcome.uncertain for result in results] == [True, True]
+    check(crm, rows, results, writer)
 
 
 def test_a_manual_clock_does_not_run_away_while_calls_are_under_way():

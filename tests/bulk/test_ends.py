@@ -306,6 +306,16 @@ def test_an_input_that_raises_after_stop_waiting_is_no_good_end(crm, session, le
     check(crm, rows, results, writer)
 
 
+def test_the_first_of_two_ends_counts_also_before_a_thread_was_started(crm, session, leads):
+    def source():
+        crm_guard.stop_waiting()
+        raise EndedError
+        yield
+
+    _, error = take(writer_of(session, leads, source()))
+    assert error.report.reason is GiveUpReason.STOPPED
+
+
 def test_stop_waiting_after_the_last_row_is_no_error(crm, session, leads):
     rows, results = rows_of(add(crm, 2)), []
     for result in writer_of(session, leads, rows):

@@ -118,6 +118,16 @@ def test_a_row_that_waited_for_an_earlier_one_goes_before_new_ones() -> None:
     assert numbers(desk.batch(1.0)) == [3, 5, 6, 7]
 
 
+def test_a_lock_that_ended_is_told_before_the_approval_state_is_asked_for() -> None:
+    desk = Desk().give()
+    desk.items(desk.batch(0.0), 1.0, "RECORD_LOCKED", "SUCCESS", "SUCCESS", "SUCCESS")
+    again = desk.batch(desk.scheduler.wakes_at(1.0))
+    desk.scheduler.news.clear()
+    desk.items(again, 5.0, "NOT_APPROVED", status=400)
+    assert desk.rows[0].stage is Stage.UNDIAGNOSED
+    assert [(news.event.kind, news.event.pending) for news in desk.scheduler.news] == [("unlocked", 0)]
+
+
 def test_an_heir_is_not_sent_once_the_writer_has_ended() -> None:
     desk = Desk(twins=True).give()
     batch = desk.batch(0.0)
