@@ -187,6 +187,18 @@ def test_a_resend_whose_answer_is_lost_is_given_up_as_uncertain(crm, leads, told
     assert told.waiting == 0
 
 
+def test_a_resend_that_crm_refuses_as_a_whole_is_given_up_and_not_told_as_unlocked(crm, leads, told):
+    (lead,) = add(crm, 1, refusals=1)
+    crm.fault("401", method="PUT", after=1)
+    writer, results, error = run(crm, leads, told, rows_of([lead]))
+    assert isinstance(error, crm_guard.GuardError)
+    assert [row.may_be_sent for row in writer.unfinished()] == [True]
+    assert not results
+    assert [event.kind.value for event in told.events] == ["locked", "waiting", "resending", "gave_up"]
+    assert (told.events[-1].reason, str(told.events[-1].error)) == (GiveUpReason.FOLLOW_UP, "401 INVALID_TOKEN")
+    assert crm.writes(lead) == 0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("error", [LookupError("jane@example.com"), AssertionError()])
 def test_a_hook_that_fails_costs_no_result(crm, leads, told, caplog, kind, error):

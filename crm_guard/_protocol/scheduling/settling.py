@@ -128,7 +128,7 @@ class Settling:
                 self._news.free(row)
             self._diagnoses.add(row, told.item, now)
         else:
-            self._desk.finish(row, told.outcome, now, _reason(row, told.outcome, reading))
+            self._desk.finish(row, told.outcome, now, _reason(row, told.outcome))
 
     def _park(self, row: Row, outcome: RecordOutcome, retry_after: float | None, now: float) -> None:
         self._gate.verdict(row, locked=True, retry_after=retry_after or 0.0)
@@ -152,9 +152,8 @@ class Settling:
             self._desk.stop(End(GiveUpReason.FOLLOW_UP, reading.error, source), now)
 
 
-def _reason(row: Row, outcome: RecordOutcome, reading: Reading) -> GiveUpReason | None:
+def _reason(row: Row, outcome: RecordOutcome) -> GiveUpReason | None:
     """Return why a row that has its result is no longer waited for, None where there is nothing to wait for."""
     if outcome.retryable:
         return GiveUpReason.UNMATCHED
-    is_lost = outcome.uncertain or reading.kind in {Kind.UNAUTHORIZED, Kind.ALIKE}
-    return GiveUpReason.FOLLOW_UP if row.lock is not None and is_lost else None
+    return GiveUpReason.FOLLOW_UP if row.lock is not None and outcome.uncertain else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -119,13 +119,20 @@ def test_a_row_that_waited_for_an_earlier_one_goes_before_new_ones() -> None:
 
 
 def test_a_lock_that_ended_is_told_before_the_approval_state_is_asked_for() -> None:
-    desk = Desk().give()
+    class Gate(OpenGate):
+        told: ClassVar[list[Any]] = []
+
+        def verdict(self, row: Row, *, locked: bool, retry_after: float = 0.0) -> None:
+            self.told.append((row.index, locked))
+
+    desk = Desk(gate=Gate()).give()
     desk.items(desk.batch(0.0), 1.0, "RECORD_LOCKED", "SUCCESS", "SUCCESS", "SUCCESS")
     again = desk.batch(desk.scheduler.wakes_at(1.0))
     desk.scheduler.news.clear()
     desk.items(again, 5.0, "NOT_APPROVED", status=400)
     assert desk.rows[0].stage is Stage.UNDIAGNOSED
     assert [(news.event.kind, news.event.pending) for news in desk.scheduler.news] == [("unlocked", 0)]
+    assert Gate.told == [(0, True), (0, False)], "others that wait for the record hear of it as well"
 
 
 def test_an_heir_is_not_sent_once_the_writer_has_ended() -> None:
