@@ -90,7 +90,8 @@ class TestAWait:
     def test_lasts_from_the_refusal_to_the_resend(self, lab):
         with Simulator(clock=time.time) as crm:
             (lead,) = add(crm, 1, refusals=3)
-            with session_for(crm, hooks=[lab.hook]) as session, lab.tracer.start_as_current_span("job"):
+            unhurried = GuardSettings(wait_initial=0.1, wait_max=0.1)
+            with session_for(crm, unhurried, hooks=[lab.hook]) as session, lab.tracer.start_as_current_span("job"):
                 put(session, f"{crm.url}/crm/v8/Leads", lead)
         sent = [call.at for call in crm.calls]
         assert len(lab.waits) == 3
@@ -591,7 +592,7 @@ class TestCopies:
 
     def test_a_deep_copy_of_a_session_traces_to_the_same_place(self, crm, lab, leads):
         lead = crm.add_record("Leads", refusals=1)
-        with guarded(crm, lab.hook, wait_initial=0.001, wait_max=0.001) as session:
+        with guarded(crm, lab.hook, wait_initial=0.05, wait_max=0.05) as session:
             twin = copy.deepcopy(session)
         assert twin.get_adapter(leads).hooks == (lab.hook,)
         assert put(twin, leads, lead).ok
