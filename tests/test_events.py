@@ -210,9 +210,8 @@ class TestTheLog:
         ],
     )
     def test_has_a_level_for_each_kind(self, caplog, kind, level):
-        event = dataclasses.replace(EVENT, kind=kind)
-        (record,) = self.records(caplog, event)
-        assert (record.levelname, record.name, record.guard_event) == (level, "crm_guard", event)
+        (record,) = self.records(caplog, dataclasses.replace(EVENT, kind=kind))
+        assert (record.levelname, record.name, record.guard_kind) == (level, "crm_guard", kind)
 
     def test_speaks_at_the_first_wait_and_when_the_last_record_is_unlocked(self, caplog):
         waiting = dataclasses.replace(EVENT, pending=2)
@@ -283,7 +282,6 @@ class TestTheLog:
         (record,) = self.records(caplog, event)
         found = {name: value for name, value in vars(record).items() if name.startswith("guard_")}
         assert found == {
-            "guard_event": event,
             "guard_calls": 1,
             "guard_kind": "gave_up",
             "guard_method": "PUT",

@@ -141,9 +141,9 @@ def _more(count: int) -> str:
 
 
 def _fields(event: GuardEvent, calls: int) -> dict[str, Any]:
-    """Return what a log record has beside its text: the event, its fields, and how many calls it is about."""
+    """Return what a log record has beside its text: the fields of the event, and how many calls it is about."""
     plain = {f"guard_{name}": _plain_value(getattr(event, name)) for name in _FIELDS}
-    return {**plain, "guard_event": event, "guard_calls": calls}
+    return {**plain, "guard_calls": calls}
 
 
 def _plain_value(value: object) -> object:

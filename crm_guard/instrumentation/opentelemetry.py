@@ -27,7 +27,8 @@ _RESENDS: Final = "http.request.resend_count"
 class OpenTelemetryHook:
     """Traces what locks cost, with the OpenTelemetry API.
 
-    - Each wait is a span `crm_guard.wait` below the current span.
+    - Each wait is a span `crm_guard.wait` below the current span; one that takes longer than it was to take has an
+      event `crm_guard.waiting`.
     - The current span gets an event for each refusal (`crm_guard.locked`, `crm_guard.blocked`), resend, unlock and
       for what was given up, with `crm_guard.code`, `.action`, `.case`, `.reason`, `.records`, `.attempt`, `.waited`
       (seconds) and `.module`.
@@ -36,8 +37,9 @@ class OpenTelemetryHook:
       guard, or not at all.
 
     The current span of `write_records` is that of the caller when the threads started. No attribute holds a body, a
-    header, a URL, a token or the value of an external field. Thread-safe. A pickle has the settings, and the global
-    tracer provider of where it is loaded.
+    header, a URL, a token or the value of an external field. But a span that an exception leaves records its text, if
+    that is how it was made, and the text of a `GuardError` names records. Thread-safe. A pickle has the settings, and
+    the global tracer provider of where it is loaded.
 
     Args:
         tracer_provider: Where the spans of waits go; None means the global one, also if that is set later.
@@ -52,7 +54,10 @@ class OpenTelemetryHook:
         """Handle `event`; return the span of a wait."""
         about = self._attributes(event)
         if event.kind is EventKind.WAITING and not event.again:
-            return self._tracer.start_as_current_span("crm_guard.wait", attributes=about)
+            # What ends the wait is an event of the call's own span; its text may name records.
+            return self._tracer.start_as_current_span(
+                "crm_guard.wait", attributes=about, record_exception=False, set_status_on_exception=False
+            )
         span = trace.get_current_span()
         if span.is_recording():
             if event.kind is EventKind.RESENDING:

@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock
 
 import requests
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -17,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import crm_guard
 from crm_guard import GuardSettings
 from crm_guard.instrumentation import OpenTelemetryHook
+from crm_guard.locks import Unshared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from prometheus_client import CollectorRegistry
 
+    from crm_guard.locks import WaitContext
     from crm_guard.simulator import Simulator
 
 ROOT = Path(crm_guard.__file__).parents[1]
@@ -87,6 +90,21 @@ class Lab:
             events = [(event.name, dict(event.attributes)) for event in span.events]
             lines.append(repr((span.name, attributes, events, span.status.description, span.links)))
         return "\n".join(lines)
+
+
+class Announcing(Unshared):
+    """Has each wait announced three times, as one that depends on the answer to another call."""
+
+    def waiter(self, context: WaitContext) -> Any:
+        made = MagicMock()
+
+        def wait(keys: Any, delay: float, deadline: float) -> Any:
+            for number in range(3):
+                context.announce(float(number))
+            return frozenset(keys)
+
+        made.wait.side_effect = wait
+        return made
 
 
 def names(span: ReadableSpan) -> list[str]:

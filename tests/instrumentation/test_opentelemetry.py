@@ -26,8 +26,8 @@ from crm_guard.clock import Wake
 from crm_guard.instrumentation import OpenTelemetryHook
 from crm_guard.locks import MemoryLockRegistry, WaitContext
 from crm_guard.simulator import Simulator
-from tests.bulk.world import add, nothing_lives, rows_of, session_for, take
-from tests.instrumentation.lab import ACTION, RESENDS, ROW, Lab, guarded, is_below, names, said
+from tests.bulk.world import add, nothing_lives, rows_of, session_for, take, until
+from tests.instrumentation.lab import ACTION, RESENDS, ROW, Announcing, Lab, guarded, is_below, names, said
 
 LEFT_OUT = ("http.url", "url.full")  # what the instrumentation of requests says of an address is its own
 
@@ -45,8 +45,9 @@ def nothing_is_left(lab, caplog):
     assert lab.open == []
     assert trace.get_current_span() is trace.INVALID_SPAN
     assert trace._TRACER_PROVIDER is None, "the global provider is not a test's to set"
-    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
-    assert not [record for record in caplog.records if "the hook" in record.getMessage()]
+    told = caplog.get_records("call")
+    assert not [record.getMessage() for record in told if record.name.startswith("opentelemetry")]
+    assert not [record.getMessage() for record in told if "the hook" in record.getMessage()]
 
 
 @contextlib.contextmanager
@@ -121,6 +122,19 @@ class TestAWait:
         ):
             put(session, leads, lead)
         assert seen == ["crm_guard.wait", "job"]
+
+    def test_that_takes_longer_than_announced_is_one_span(self, crm, clock, lab, leads):
+        lead = crm.add_record("Leads", refusals=2)
+        with (
+            guarded(crm, lab.hook, clock=clock, lock_registry=Announcing()) as session,
+            lab.tracer.start_as_current_span("job"),
+        ):
+            put(session, leads, lead)
+        assert [is_below(wait, lab.span("job")) for wait in lab.waits] == [True, True]
+        assert [names(wait) for wait in lab.waits] == [["waiting"] * 2] * 2, (
+            "it is told as often as it is announced"
+        )
+        assert [event.attributes["crm_guard.delay"] for event in lab.waits[0].events] == [1.0, 2.0]
 
     def test_before_the_first_send_has_no_attempt_and_its_send_is_no_resend(self, crm, clock, lab, leads):
         lead = crm.add_record("Leads", refusals=4)
@@ -473,14 +487,19 @@ class TestAWriter:
         assert gave_up.attributes["crm_guard.reason"] == ("stopped" if end == "stop" else "interrupted")
 
     def test_whose_results_are_taken_after_the_callers_span_has_ended_complains_of_nothing(self, crm, lab, leads):
-        ids = [one for count in range(4) for one in add(crm, 3, refusals=count)]
-        with session_for(crm, hooks=[lab.hook]) as session:
+        """Its threads keep the span that was current when they began."""
+        ids = [one for count in (0, 3) for one in add(crm, 3, refusals=count)]
+        policy = GuardSettings(wait_initial=0.1, wait_max=0.1)
+        with session_for(crm, policy, hooks=[lab.hook]) as session:
             with lab.tracer.start_as_current_span("job"):
-                writer = crm_guard.write_records(session, "PUT", leads, rows_of(ids), batch_size=3)
+                writer = crm_guard.write_records(session, "PUT", leads, rows_of(ids), workers=1)
                 results = [next(writer)]
+                until(lambda: "crm_guard.wait" in lab.open)
             more, error = take(writer)
-        assert (len(results + more), error) == (12, None)
-        assert {wait.context.trace_id for wait in lab.waits} == {lab.span("job").context.trace_id}
+        assert (len(results + more), error) == (6, None)
+        assert len(lab.waits) == 3
+        assert all(is_below(wait, lab.span("job")) for wait in lab.waits)
+        assert names(lab.span("job")) == ["locked"]
 
 
 class TestAnEndDuringAWait:

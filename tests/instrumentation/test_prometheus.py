@@ -29,7 +29,7 @@ from crm_guard.instrumentation import PrometheusHook
 from crm_guard.locks import MemoryLockRegistry, WaitContext
 from crm_guard.simulator import Simulator
 from tests.bulk.world import add, nothing_lives, rows_of, session_for, take, until
-from tests.instrumentation.lab import ACTION, ROW, guarded, program, said, samples
+from tests.instrumentation.lab import ACTION, ROW, Announcing, guarded, program, said, samples
 
 GAUGE = ("waits_in_progress", "Leads")
 LOCKED = ("Leads", ACTION)
@@ -325,6 +325,15 @@ class TestTheGauge:
             reasons = {"timeout": "timeout", "attempts": "attempts", "stop": "stopped", "stop_all": "stopped"}
             reasons |= dict.fromkeys(["interrupt", "exit", "leaving hook"], "interrupted")
             assert found["gave_up_total", "Leads", reasons.get(end, "follow_up")] == 1
+
+    def test_counts_a_wait_that_takes_longer_than_announced_once(self, crm, clock, leads, registry, hook):
+        seen = []
+        look = lambda event: seen.append((event.kind.value, samples(registry).get(GAUGE)))  # noqa: E731
+        with guarded(crm, hook, look, clock=clock, lock_registry=Announcing()) as session:
+            session.put(f"{leads}/{crm.add_record('Leads', refusals=1)}", json=ROW)
+        assert [value for kind, value in seen if kind == "waiting"] == [1.0] * 3
+        found = samples(registry)
+        assert (found[GAUGE], found["wait_seconds_count", *LOCKED]) == (0, 1)
 
     def test_counts_calls_and_not_announcements_or_records(self, registry, hook, together):
         with Simulator() as crm:
