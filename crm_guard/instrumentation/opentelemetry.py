@@ -38,8 +38,8 @@ class OpenTelemetryHook:
 
     The current span of `write_records` is that of the caller when the threads started. No attribute holds a body, a
     header, a URL, a token or the value of an external field. But a span that an exception leaves records its text,
-    if that is how it was made, and the text of a `GuardError` names records. Thread-safe. A pickle has the settings,
-    and the global tracer provider of where it is loaded.
+    if that is how it was made, and the text of a `GuardError` names records. Thread-safe. A pickle has the
+    settings, and the global tracer provider of where it is loaded.
 
     Args:
         tracer_provider: Where the spans of waits go; None means the global one, also if that is set later.
