@@ -16,6 +16,7 @@ from crm_guard import (
     RecordLockedError,
 )
 from crm_guard._transport.event_log import CallLog
+from crm_guard._transport.peers import peer_groups
 from crm_guard._transport.telling import Telling
 
 ORIGIN = "https://www.zohoapis.com"
@@ -34,6 +35,14 @@ def lock(record_id="1"):
 LOCKED = (400, {"data": [lock()]})
 DONE = (200, {"data": [item("SUCCESS")]})
 REFUSED = (400, {"data": [item("NOT_APPROVED")]})
+
+
+@pytest.fixture(autouse=True)
+def _no_peers():
+    """What others left without an end would silence these."""
+    peer_groups.reset()
+    yield
+    peer_groups.reset()
 
 
 class TestTheOrder:

@@ -179,4 +179,4 @@ class Driver:
             for event in events:
                 self._performer.tell(event)
         finally:
-            self._performer.fall_silent()
+            self._performer.telling.close()

@@ -47,6 +47,7 @@ class Performer:
 
     Attributes:
         trail: What is kept of dropped answers.
+        telling: Tells the log and the hooks.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Performer:
         self._asleep_since: float | None = None
         self._waiting: GuardEvent | None = None
         self._around = Around()
-        self._telling = Telling(context.hooks, address.origin)
+        self.telling = Telling(context.hooks, address.origin)
         self._wake = Wake()
         self._waiter = self._waiter_of(context.locks)
         self._lone = self._waiter_of(Unshared())
@@ -91,10 +92,6 @@ class Performer:
         with _tolerated():
             self._waiter.leave()
         self._around.leave()  # whatever an interrupt has left
-
-    def fall_silent(self) -> None:
-        """Take in that nothing is left to tell. Safe to repeat."""
-        self._telling.close()
 
     def take(self, response: Response, body: bytes) -> Answer[Response]:
         """Take over the answer to a first send by somebody else, and return what it says."""
@@ -131,7 +128,7 @@ class Performer:
 
     def tell(self, event: GuardEvent) -> None:
         """Tell the log and the hooks of an event."""
-        self._telling.tell(replace(event, waited=self.waited), self._around)
+        self.telling.tell(replace(event, waited=self.waited), self._around)
 
     def drop_superseded(self, latest: Answer[Response] | None) -> None:
         """Close the response that the conversation held before its `latest` answer."""

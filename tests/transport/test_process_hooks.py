@@ -9,6 +9,7 @@ import requests
 
 from crm_guard import EventKind, GuardAdapter, GuardEvent, GuardSettings, RecordLockedError, get_report, mount_guard
 from crm_guard._transport.hooks import check_hooks, hooks_beside, replace_process_hooks
+from crm_guard._transport.peers import peer_groups
 from crm_guard._transport.telling import Telling
 
 ORIGIN = "https://www.zohoapis.com"
@@ -180,6 +181,14 @@ class TestAHookThatIsBoth:
     def test_costs_nothing_where_the_process_has_none(self):
         own = (print, repr)
         assert hooks_beside(own) is own
+
+
+@pytest.fixture(autouse=True)
+def _no_peers():
+    """What others left without an end would silence these."""
+    peer_groups.reset()
+    yield
+    peer_groups.reset()
 
 
 async def awaited(event):
