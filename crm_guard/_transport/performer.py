@@ -73,8 +73,7 @@ class Performer:
         self._waited = 0.0
         self._asleep_since: float | None = None
         self._waiting: GuardEvent | None = None
-        self._around = Around()
-        self.telling = Telling(context.hooks, address.origin)
+        self._around, self.telling = Around(), Telling(context.hooks, address.origin)
         self._wake = Wake()
         self._waiter = self._waiter_of(context.locks)
         self._lone = self._waiter_of(Unshared())
