@@ -169,7 +169,7 @@ class GuardAdapter(HTTPAdapter):
         tail = self.tail_of(request.url or "")
         options = {"stream": stream, "timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
         if tail < 0 or passage.get().open:
-            return self.transmit(_passed_on(self, request, tail), **options)
+            return _pass_on(self, request, tail, options)
         token = self.context.stops.token
         driver: Driver | None = None
         body: bytes | None = None
@@ -276,25 +276,23 @@ def repeats(guard: GuardAdapter) -> bool:
     return bool(unsafe_repeats(getattr(guard.inner or guard, "max_retries", None)))
 
 
-def _passed_on(guard: GuardAdapter, request: PreparedRequest, tail: int) -> PreparedRequest:
-    """Return the request to send where a guard only sends.
-
-    So it does for other URLs, for a writer of many rows, and below another guard: that is unintended, and it warns
-    once.
-    """
+def _pass_on(guard: GuardAdapter, request: PreparedRequest, tail: int, options: Mapping[str, Any]) -> Response:
+    """Send only: to other URLs, for a writer of many rows, and below another guard, of which it warns once."""
     if tail < 0:
-        return request
+        return guard.transmit(request, **options)
     through = passage.get()
     if not through.intended:
         if not guard.warned_of_nesting:
             guard.warned_of_nesting = True
             warn(_NESTED)
-        return request
+        return guard.transmit(request, **options)
     if through.renews and guard.refresh is not None:
         request = own_copy(request)
         guard.refresh(request)
-    through.reached = True
-    return request
+    through.begin()
+    response = guard.transmit(request, **options)
+    through.end(response.status_code)
+    return response
 
 
 def _foreign(request: object) -> str:

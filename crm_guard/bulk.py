@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
@@ -227,12 +228,15 @@ class RecordWriter(Generic[T]):
     def close(self) -> None:
         """End the writer: nothing new is sent, and sends under way are awaited. Idempotent.
 
-        A Ctrl-C meanwhile abandons these: their rows are `UNCERTAIN` in :meth:`unfinished`.
+        A Ctrl-C meanwhile abandons these: their rows are `UNCERTAIN` in :meth:`unfinished`. A hook that calls it
+        only has nothing new sent: it runs in one of the threads that would be awaited.
         """
         try:
             if self._is_over:
                 return
             self._crew.stop(End(GiveUpReason.INTERRUPTED))
+            if threading.current_thread() in self._crew.came:
+                return
             while not self._crew.over:
                 self._sleep(lambda: self._crew.over)
             self._finish()

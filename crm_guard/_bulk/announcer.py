@@ -34,24 +34,33 @@ class Announcer:
         self._mutex = threading.Lock()
         self._around: dict[Group, Around] = {}
 
+    @property
+    def has_news(self) -> bool:
+        """Whether something is to be told, and no other thread is at it."""
+        return bool(self._outbox) and not self._mutex.locked()
+
     def tell(self, failed: Callable[[BaseException], object]) -> None:
-        """Tell all that is new; what another thread is telling is awaited.
+        """Tell all that is new, unless another thread is at it: that one tells it, however long a hook takes.
 
         Args:
             failed: Called with what a hook raised that is no `Exception`; the rest is told all the same.
         """
-        if not self._outbox:
-            return
-        with self._mutex:
-            while self._outbox:
-                try:
-                    self._tell(self._outbox.popleft())
-                except BaseException as exc:  # noqa: BLE001 (it ends the writer, in the thread that takes the results)
-                    failed(exc)
+        while self._outbox and self._mutex.acquire(blocking=False):  # again: what came as it was being released
+            try:
+                while self._outbox:
+                    self._tell_next(failed)
+            finally:
+                self._mutex.release()
 
     def close(self) -> None:
         """Take in that the writer is over, as far as the log is concerned. Idempotent; never blocks."""
         self._telling.close()
+
+    def _tell_next(self, failed: Callable[[BaseException], object]) -> None:
+        try:
+            self._tell(self._outbox.popleft())
+        except BaseException as exc:  # noqa: BLE001 (it ends the writer, in the thread that takes the results)
+            failed(exc)
 
     def _tell(self, news: News) -> None:
         group, around = news.group, None

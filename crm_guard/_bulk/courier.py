@@ -22,10 +22,11 @@ from requests.hooks import dispatch_hook
 
 from crm_guard._base.retry_after import seconds_to_wait
 from crm_guard._protocol.approval_probe import build_probes
-from crm_guard._protocol.scheduling.reading import Delivery, lost, read_batch
+from crm_guard._protocol.scheduling.reading import Delivery, beyond_doubt, lost, read_batch
 from crm_guard._transport.http_copies import never_sent
 from crm_guard._transport.nesting import Passage, passage
 from crm_guard._transport.probe_thread import ask
+from crm_guard._transport.retries import was_repeated
 from crm_guard._transport.tap import Tap, tapped
 from crm_guard.outcomes import CallError
 
@@ -98,7 +99,7 @@ class Courier:
         through.intended, through.renews = True, batch.renewed
         try:
             response = self._request(batch, through)
-            return self._read(batch, response)
+            return self._read(batch, response, through)
         except BaseException as exc:  # noqa: BLE001 (a batch that was sent must not be lost, whatever came)
             return self._failed(batch, exc, through)
 
@@ -138,7 +139,7 @@ class Courier:
             through.open = False
             passage.reset(token)
 
-    def _read(self, batch: Batch, response: object) -> Sent:
+    def _read(self, batch: Batch, response: object, through: Passage) -> Sent:
         if not isinstance(response, Response):
             message = f"session.request returned a {type(response).__name__}, and no requests.Response"
             raise TypeError(message)
@@ -151,6 +152,8 @@ class Courier:
             seconds_to_wait(response.headers.get("Retry-After")),
         )
         reading = read_batch(delivery, self._judge, *_named(batch))
+        if through.in_doubt or was_repeated(response):  # it is about the latest send alone
+            reading = beyond_doubt(reading, self._judge, *_named(batch))
         return Sent(reading, reading.error, response)
 
     def _failed(self, batch: Batch, exc: BaseException, through: Passage) -> Sent:
@@ -158,11 +161,11 @@ class Courier:
         if isinstance(exc, RequestException) and isinstance(response, Response):  # a hook that raises for a status
             with contextlib.suppress(Exception):  # its body may have broken off
                 if self._is_of(batch, response.request):
-                    return self._read(batch, response)
+                    return self._read(batch, response, through)
         error = CallError(code=type(exc).__name__)
         if not _has_answer(exc):
             is_of = self._is_of(batch, getattr(exc, "request", None))
-            if is_of and not self._repeats and never_sent(exc):
+            if is_of and not self._repeats and not through.in_doubt and never_sent(exc):
                 return Sent(None, error, exc)
             if isinstance(exc, _UNSENT) and (is_of or not through.reached):
                 return Sent(None, error, exc, fatal=True)

@@ -11,6 +11,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from crm_guard._bulk.sleepers import Sleepers
 from crm_guard._protocol.scheduling.end import End
 from crm_guard._protocol.scheduling.row import Batch
 from crm_guard.clock import Wake
@@ -44,6 +45,7 @@ class Crew:
         most: How many threads there may be.
 
     Attributes:
+        came: The threads that began.
         bell: Set when there is something new for the thread that takes the results.
         sums: Counts, of one instant, as far as the threads know them.
     """
@@ -55,8 +57,8 @@ class Crew:
         self._most, self._hired = most, 0
         self._mutex = threading.Lock()
         self._inbox: queue.SimpleQueue[Callable[[float], object]] = queue.SimpleQueue()
-        self._idle: deque[Wake] = deque()
-        self._came: deque[None] = deque()  # one entry for each thread that began,
+        self._idle = Sleepers()
+        self.came: deque[threading.Thread] = deque()  # each thread that began,
         self._went: deque[None] = deque()  # and for each that ended: appending is atomic
         self._end: End | None = None  # what whoever stopped it first said
         self._given = self._arrived = 0
@@ -123,22 +125,13 @@ class Crew:
         if self._abandoned or self.is_foreign:
             return True
         # One that is hired may not have come yet; one whose start was interrupted comes without being counted.
-        return self._is_last and len(self._went) == max(self._hired, len(self._came))
+        return self._is_last and len(self._went) == max(self._hired, len(self.came))
 
     # -- the threads
 
     def _tell(self, message: Callable[[float], object]) -> None:
         self._inbox.put(message)
-        self._nudge()
-
-    def _nudge(self) -> None:
-        """Wake an idle thread, if there is one.
-
-        It stays in the list until it has something to do: taken out here, a Ctrl-C before it is woken would let it
-        sleep on, and nobody would know of it.
-        """
-        with contextlib.suppress(IndexError):
-            self._idle[0].set()
+        self._idle.wake_one()
 
     def _hire(self) -> None:
         context = contextvars.copy_context()  # for example the caller's tracing span
@@ -154,11 +147,13 @@ class Crew:
             self._hired += 1
 
     def _run(self) -> None:
-        self._came.append(None)
+        self.came.append(threading.current_thread())
         wake = Wake()
         try:
             while (job := self._next(wake)) is not None:
                 self._perform(job)
+                self.bell.set()
+                self._announcer.tell(self._fail)  # while it holds nothing that is to be sent
         except BaseException as exc:  # noqa: BLE001 (a thread that dies in silence would be awaited for ever)
             self._crashed = True  # what it was sending never comes back: nobody may wait for it
             self._fail(exc)
@@ -166,10 +161,13 @@ class Crew:
                 self._scheduler.stop(End(source=exc), self._clock.now())
         finally:
             self._is_last = True
-            self._forget(wake)  # one that crashed may be in there still, and would be woken in place of another
+            self._idle.remove(
+                wake
+            )  # one that crashed may be in there still, and would be woken in place of another
+            self._idle.wake_one()
             self._announcer.tell(self._fail)
             self._went.append(None)
-            self._nudge()  # one after the other sees that it is over
+            self._idle.wake_one()  # one after the other sees that it is over
             self.bell.set()
 
     def _next(self, wake: Wake) -> Batch | Question | None:
@@ -177,8 +175,7 @@ class Crew:
         while True:
             with self._mutex:
                 wake.clear()
-                if wake not in self._idle:  # from here on, whoever leaves a message wakes this thread or another
-                    self._idle.append(wake)
+                self._idle.add(wake)
                 now = self._clock.now()
                 self._drain(now)
                 job = self._scheduler.next(now)
@@ -189,13 +186,20 @@ class Crew:
                 until = self._scheduler.wakes_at(now)
                 self.sums = self._scheduler.sums()
                 if job is not None or over:
-                    self._forget(wake)
-            self._announcer.tell(self._fail)
+                    self._idle.remove(wake)
             self.bell.set()
+            if self._announcer.has_news:
+                self._idle.remove(
+                    wake
+                )  # a hook may take its time: others watch the clock and the messages meanwhile
+                self._idle.wake_one()
+                self._announcer.tell(self._fail)
+                if job is None and not over:
+                    continue
             if over:
                 return None
             if job is not None:
-                self._nudge()  # another watches the clock and the messages meanwhile
+                self._idle.wake_one()  # another watches the clock and the messages meanwhile
                 return job
             if until < float("inf"):
                 self._clock.wait(wake, min(until - now, _LONGEST))
@@ -204,10 +208,6 @@ class Crew:
 
     def _fail(self, exc: BaseException) -> None:
         self.stop(End(source=exc))
-
-    def _forget(self, wake: Wake) -> None:
-        with contextlib.suppress(ValueError):
-            self._idle.remove(wake)
 
     def _drain(self, now: float) -> None:
         while True:

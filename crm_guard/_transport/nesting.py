@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from crm_guard.outcomes import CallError
+
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
     from requests.adapters import BaseAdapter
@@ -19,9 +21,20 @@ class Passage:
         intended: Whether whoever opened it decides what is sent again, so that a guard below is to send only.
         renews: Whether that guard renews the request's credentials first.
         reached: Whether such a guard has begun to send.
+        in_doubt: Whether it sends again what may have been applied: somebody in between repeats it.
     """
 
-    open = intended = renews = reached = False
+    open = intended = renews = reached = in_doubt = False
+    _refused = False
+
+    def begin(self) -> None:
+        """Take in that such a guard begins to send."""
+        self.in_doubt = self.in_doubt or (self.reached and not self._refused)
+        self.reached, self._refused = True, False
+
+    def end(self, status: int) -> None:
+        """Take in the status of the answer: what CRM refused was not applied."""
+        self._refused = CallError(status=status).refused
 
 
 passage: Final = ContextVar("crm_guard_passage", default=Passage())  # noqa: B039 (this one is never opened)

@@ -9,11 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from urllib3 import Retry
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from crm_guard._base.codes import TOO_MANY_REQUESTS
+from crm_guard.outcomes import CallError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from requests import Response
+    from urllib3.util.retry import RequestHistory
 
 _WRITES: Final = ("POST", "PUT", "PATCH", "DELETE")
 _CODES_SHOWN: Final = 4
@@ -30,6 +35,18 @@ def unsafe_repeats(policy: object) -> list[str]:
     if not isinstance(policy, Retry) or not _allows_retry(policy.total):
         return []
     return [*_statuses(policy), *_errors(policy)]
+
+
+def was_repeated(response: Response) -> bool:
+    """Return whether urllib3 sent a request again that CRM may have applied, before it got this response."""
+    retries = getattr(response.raw, "retries", None)
+    return any(_may_have_been_applied(entry) for entry in getattr(retries, "history", None) or ())
+
+
+def _may_have_been_applied(entry: RequestHistory) -> bool:
+    if entry.error is not None:
+        return not isinstance(entry.error, NewConnectionError | ConnectTimeoutError)
+    return entry.status is not None and not CallError(status=entry.status).refused
 
 
 def warning_about(policy: object) -> str:

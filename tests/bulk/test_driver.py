@@ -463,6 +463,93 @@ def test_where_the_adapter_repeats_by_itself_no_error_proves_that_nothing_was_se
     check(crm, rows, results, writer)
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("again", ["429", "401"])
+def test_a_refusal_of_a_send_that_urllib3_repeated_says_nothing_of_the_one_before(crm, leads, guarded, again):
+    """The first was applied, and its answer lost; CRM refuses the second: the batch must not go a third time."""
+    retries = requests.packages.urllib3.util.Retry(3, allowed_methods=None, backoff_factor=0, status=0)
+    crm.fault("reset", applied=True, times=1)
+    crm.fault(again, times=1)
+    rows = rows_of(add(crm, 3))
+    options = {"max_retries": retries, **({"refresh": lambda _: None} if guarded else {})}
+    with session_for(crm, **options) if guarded else requests.Session() as session:
+        if not guarded:
+            session.mount(crm.url, HTTPAdapter(max_retries=retries))
+        writer = writer_of(session, leads, rows, settings=QUICK)
+        results, error = take(writer)
+    assert error is None
+    assert [result.outcome.uncertain for result in results] == [True] * 3
+    check(crm, rows, results, writer)
+
+
+def test_a_refusal_of_a_connection_that_urllib3_tried_again_is_believed(crm, leads):
+    """Nothing had been sent before: the batch that met a 429 goes again."""
+    retries = requests.packages.urllib3.util.Retry(3, allowed_methods=None, backoff_factor=0, status=0)
+    crm.fault("429", times=1)
+    with session_for(crm, max_retries=retries) as session:
+        results, _ = take(writer_of(session, leads, rows_of(add(crm, 3))))
+    assert [result.succeeded for result in results] == [True] * 3
+
+
+class Stubborn(requests.Session):
+    """Sends again what broke, whatever it was."""
+
+    def send(self, request, **options):
+        try:
+            return super().send(request, **options)
+        except requests.ConnectionError:
+            return super().send(request, **options)
+
+
+@pytest.mark.parametrize("again", ["429", "refused connection"])
+def test_a_send_that_the_session_repeated_says_nothing_of_the_one_before(crm, leads, again):
+    class Breaks(HTTPAdapter):
+        sends = 0
+
+        def send(self, request, **options):
+            self.sends += 1
+            if again != "429" and self.sends == 2:
+                raise no_connection(request)
+            return super().send(request, **options)
+
+    crm.fault("reset", applied=True, times=1)
+    if again == "429":
+        crm.fault("429", times=1)
+    rows = rows_of(add(crm, 3))
+    with Stubborn() as session:
+        session.mount(crm.url, crm_guard.GuardAdapter(QUICK, inner=Breaks()))
+        writer = writer_of(session, leads, rows)
+        results, _ = take(writer)
+        session.get_adapter(crm.url).inner.close()
+    assert [result.outcome.uncertain for result in results] == [True] * 3
+    check(crm, rows, results, writer)
+
+
+def test_a_send_that_digest_auth_repeats_after_a_401_is_in_no_doubt(crm, leads):
+    """CRM refused the one before, so a lock is waited for as ever."""
+
+    class Again(AuthBase):
+        def __call__(self, request):
+            request.register_hook("response", self.repeat)
+            return request
+
+        def repeat(self, response, **options):
+            if response.status_code != 401:
+                return response
+            response.content  # noqa: B018 (frees the connection)
+            return response.connection.send(response.request, **options)
+
+    crm.fault("401", times=1)
+    rows = rows_of(add(crm, 2) + add(crm, 1, refusals=1))
+    with session_for(crm) as session:
+        session.auth = Again()
+        writer = writer_of(session, leads, rows)
+        results, error = take(writer)
+    assert error is None
+    assert [result.succeeded for result in results] == [True] * 3
+    check(crm, rows, results, writer)
+
+
 def test_an_error_about_no_request_that_comes_after_a_send_proves_nothing(crm, leads):
     """`InvalidHeader` is raised before anything is sent, unless it comes from an adapter below that has sent."""
     rows = rows_of(add(crm, 2))

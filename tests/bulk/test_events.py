@@ -299,6 +299,40 @@ def test_a_slow_hook_delays_its_own_thread_and_loses_no_order(crm, leads):
         assert mine == ["locked", "waiting", "resending"] * crm.refusals(record_id) + ["unlocked"]
 
 
+@pytest.mark.parametrize("kind", ["locked", "waiting", "resending", "unlocked"])
+def test_a_hook_that_closes_the_writer_ends_it_and_waits_for_nobody(crm, leads, kind):
+    def close(event):
+        if event.kind == kind:
+            writer.close()
+
+    rows = rows_of(add(crm, 5) + add(crm, 1, refusals=1))
+    with session_for(crm, hooks=[close]) as session:
+        writer = crm_guard.write_records(session, "PUT", leads, rows)
+        results, error = take(writer)
+    assert error is None
+    check(crm, rows, results, writer)
+
+
+def test_a_hook_that_takes_its_time_holds_back_one_thread_alone(crm, leads):
+    """Results of others come meanwhile, and other batches are sent."""
+    locked, free = add(crm, 1, refusals=1), add(crm, 100)
+    go, inside = threading.Event(), threading.Event()
+
+    def slow(event):
+        inside.set()
+        assert go.wait(20)
+
+    with session_for(crm, hooks=[slow]) as session:
+        rows = rows_of([*locked, *free])
+        writer = crm_guard.write_records(session, "PUT", leads, rows, batch_size=5, workers=2)
+        results = [next(writer) for _ in range(len(free))]
+        assert inside.is_set()
+        go.set()
+        results += take(writer)[0]
+    assert len(results) == 101
+    check(crm, rows, results, writer)
+
+
 class TestTheLog:
     def lines(self, caplog, level=logging.INFO):
         return [record.getMessage() for record in caplog.records if record.levelno >= level]

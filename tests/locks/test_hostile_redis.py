@@ -355,8 +355,14 @@ def test_a_record_that_crm_is_not_to_be_asked_about_for_years_is_asked_about_aft
     keys = set(registry.table.locks)
     assert len(keys) == 4
     waiter = waiter_of(registry)
-    took, going = seconds_of(lambda: waiter.wait(keys, 0.05, now() + 3))
-    assert going == keys
+    end, left = now() + 3, set(keys)
+
+    def until_all_may_go():  # on a busy machine the messages came at different times
+        while left and now() < end:
+            left.difference_update(waiter.wait(left, 0.05, end))
+
+    took, _ = seconds_of(until_all_may_go)
+    assert not left
     assert took < SOON
     waiter.leave()
 

@@ -138,6 +138,17 @@ def lost(judge: Judge, ids: Sequence[str | None], positions: Sequence[int], erro
     return Reading(Kind.ROWS, [Told(outcome) for outcome in outcomes], None, error)
 
 
+def beyond_doubt(reading: Reading, judge: Judge, ids: Sequence[str | None], positions: Sequence[int]) -> Reading:
+    """Return what an answer says of a batch that may have been applied by an earlier send: no row may go again."""
+    doubtful = lost(judge, ids, positions, reading.error)
+    kind = reading.kind if reading.kind is Kind.ALIKE else Kind.ROWS
+    rows = [
+        spare if told is None or (isinstance(told, Told) and told.locked) else told
+        for told, spare in zip(reading.rows or doubtful.rows, doubtful.rows, strict=True)
+    ]
+    return replace(reading, kind=kind, rows=rows)
+
+
 def _read(answer: Answer[None], judge: Judge, positions: Sequence[int]) -> tuple[Kind, Sequence[RowAnswer]]:
     request, envelope = judge.request, answer.envelope
     applied = envelope is not None and any(item.succeeded for item in envelope.items)
@@ -173,7 +184,8 @@ def _refused(answer: Answer[None], judge: Judge, positions: Sequence[int]) -> tu
     if causes:
         told = {index: _cause(item, judge, index, positions[index]) for index, item in causes}
         return Kind.ROWS, [told.get(number) for number, _ in enumerate(positions)]
-    guarded = next((item for item in items if item.guarded), None)
+    known = (None, *(judge.request.ids or ()))
+    guarded = next((item for item in items if item.guarded and item.record_id in known), None)
     if guarded is None:
         return Kind.ALIKE, ()
     if len(positions) > 1:
