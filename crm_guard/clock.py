@@ -122,7 +122,7 @@ class Stops:
 
     def __init__(self) -> None:
         self.token = object()
-        self._for_good = _process.ends
+        self._for_good = False
         self._wakes: dict[Wake, None] = {}
         _everywhere[weakref.ref(self, _forget)] = None
 
@@ -135,7 +135,7 @@ class Stops:
 
     def over(self, token: object) -> bool:
         """Return whether a call must not wait that began when `token` was current."""
-        return self._for_good or self.token is not token
+        return _process.ends or self._for_good or self.token is not token
 
     def watch(self, wake: Wake, token: object) -> None:
         """Have `wake` set by the next :meth:`stop`; at once if there has been one since `token` was current.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import threading
 from typing import TYPE_CHECKING
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING
 from crm_guard._transport.telling import Around
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable
 
-    from crm_guard._protocol.scheduling.news import News
+    from crm_guard._protocol.scheduling.news import News, Newsroom
     from crm_guard._protocol.scheduling.row import Group
     from crm_guard._transport.telling import Telling
 
@@ -26,13 +24,19 @@ class Announcer:
 
     Args:
         telling: Tells the log and the hooks.
-        outbox: What is to be told; other threads append to it.
+        newsroom: What is to be told; other threads append to it.
     """
 
-    def __init__(self, telling: Telling, outbox: deque[News]) -> None:
-        self._telling, self._outbox = telling, outbox
+    def __init__(self, telling: Telling, newsroom: Newsroom) -> None:
+        self._telling, self._newsroom, self._outbox = telling, newsroom, newsroom.outbox
         self._mutex = threading.Lock()
+        self._told = 0
         self._around: dict[Group, Around] = {}
+
+    @property
+    def count(self) -> int:
+        """How many news there were so far. For who holds the mutex of the scheduler."""
+        return self._newsroom.count
 
     @property
     def has_news(self) -> bool:
@@ -52,6 +56,13 @@ class Announcer:
             finally:
                 self._mutex.release()
 
+    def tell_up_to(self, count: int, failed: Callable[[BaseException], object]) -> None:
+        """Tell the first so many news before anything is sent; what another thread is telling is awaited."""
+        if self._told < count:
+            with self._mutex:
+                while self._outbox and self._told < count:
+                    self._tell_next(failed)
+
     def close(self) -> None:
         """Take in that the writer is over, as far as the log is concerned. Idempotent; never blocks."""
         self._telling.close()
@@ -61,12 +72,15 @@ class Announcer:
             self._tell(self._outbox.popleft())
         except BaseException as exc:  # noqa: BLE001 (it ends the writer, in the thread that takes the results)
             failed(exc)
+        finally:
+            self._told += 1
 
     def _tell(self, news: News) -> None:
         group, around = news.group, None
         if news.event is None:
-            with self._around.pop(group) if group is not None else contextlib.nullcontext():
-                return
+            if group is not None:
+                self._around.pop(group).leave()
+            return
         if group is not None:
             around = self._around[group] = Around(contextvars.copy_context().run)
         self._telling.tell(news.event, around)

@@ -79,7 +79,7 @@ def assemble(
         renews=guard.refresh is not None,
     )
     courier = Courier(session, guard, context, target, judge, timeout=timeout, repeats=repeats(guard))
-    announcer = Announcer(Telling(context.hooks, address.origin), scheduler.news)
+    announcer = Announcer(Telling(context.hooks, address.origin), scheduler.newsroom)
     crew = Crew(scheduler, courier, announcer, context.clock, workers)
     gate.woken = crew.look_at
     return Assembly(context, target, scheduler, crew, announcer, batch_size, workers)

@@ -178,7 +178,9 @@ class Crew:
                 self._idle.add(wake)
                 now = self._clock.now()
                 self._drain(now)
+                before = self._announcer.count
                 job = self._scheduler.next(now)
+                count = self._announcer.count
                 over = self._scheduler.over or self._crashed
                 if self._abandoned:  # asked once the rows are marked as being sent: so they are told as that
                     self._scheduler.stop(End(GiveUpReason.INTERRUPTED), now)  # the message may be yet to come
@@ -188,19 +190,18 @@ class Crew:
                 if job is not None or over:
                     self._idle.remove(wake)
             self.bell.set()
-            if self._announcer.has_news:
-                self._idle.remove(
-                    wake
-                )  # a hook may take its time: others watch the clock and the messages meanwhile
-                self._idle.wake_one()
-                self._announcer.tell(self._fail)
-                if job is None and not over:
-                    continue
             if over:
                 return None
             if job is not None:
                 self._idle.wake_one()  # another watches the clock and the messages meanwhile
+                if count > before:  # that the job's rows wait no more, and are sent again
+                    self._announcer.tell_up_to(count, self._fail)
                 return job
+            if self._announcer.has_news:
+                self._idle.remove(wake)  # a hook may take its time
+                self._idle.wake_one()
+                self._announcer.tell(self._fail)
+                continue
             if until < float("inf"):
                 self._clock.wait(wake, min(until - now, _LONGEST))
             else:

@@ -64,7 +64,7 @@ class CallLog:
             shown = self._sum_up(event)
             level = logging.DEBUG if event.pending else logging.INFO
         elif event.kind in _TROUBLE:
-            self._waits = self._waits and event.pending > 0
+            self._end_by(event)
             level = logging.WARNING
         if level > logging.DEBUG and self._is_repetition(shown):
             level = logging.DEBUG
@@ -92,6 +92,22 @@ class CallLog:
         self._waited = max(self._waited, event.waited)
         self._waits = event.pending > 0
         return replace(event, records=self._records, record_ids=tuple(self._ids), waited=self._waited)
+
+    def _end_by(self, event: GuardEvent) -> None:
+        """Write what was unlocked before, where the last records that waited are given up."""
+        if self._waits and not event.pending:
+            self._waits = False
+            if self._records:
+                plain = replace(event, kind=EventKind.UNLOCKED, code="", action=None, case=None, error=None)
+                unlocked = replace(
+                    plain,
+                    record_ids=tuple(self._ids),
+                    records=self._records,
+                    waited=self._waited,
+                    reason=None,
+                    hint="",
+                )
+                _write_event(logging.DEBUG if self._is_repetition(unlocked) else logging.INFO, unlocked)
 
     def _is_repetition(self, event: GuardEvent) -> bool:
         """Return whether another call that waits for the same records has said, or will say, the same."""
@@ -149,7 +165,9 @@ def _fields(event: GuardEvent, calls: int) -> dict[str, Any]:
 def _plain_value(value: object) -> object:
     if isinstance(value, enum.Enum):
         return value.value
-    return value if value is None or isinstance(value, str | int | float | tuple) else str(value)
+    if isinstance(value, tuple):
+        return value[:_IDS_KEPT]
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def _ending(event: GuardEvent) -> str:

@@ -36,7 +36,7 @@ def hooks_beside(own: tuple[GuardHook, ...]) -> tuple[GuardHook, ...]:
 def _is_coroutine_function(hook: Any) -> bool:
     """Return whether nobody would await what a hook returns."""
     try:
-        return iscoroutinefunction(hook) or iscoroutinefunction(vars(type(hook)).get("__call__"))
+        return iscoroutinefunction(hook) or iscoroutinefunction(getattr(type(hook), "__call__", None))  # noqa: B004
     except Exception:  # noqa: BLE001 (a proxy, say, without anything behind it)
         return False
 

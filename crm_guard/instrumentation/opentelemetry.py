@@ -24,6 +24,9 @@ _RESENDS: Final = "http.request.resend_count"
 """A standard attribute: https://opentelemetry.io/docs/specs/semconv/http/http-spans/."""
 
 
+_MOST_IDS: Final = 100
+
+
 class OpenTelemetryHook:
     """Traces what locks cost, with the OpenTelemetry API.
 
@@ -43,7 +46,7 @@ class OpenTelemetryHook:
 
     Args:
         tracer_provider: Where the spans of waits go; None means the global one, also if that is set later.
-        record_ids: Whether CRM's record ids are told, as `crm_guard.record_ids`.
+        record_ids: Whether CRM's record ids are told, as `crm_guard.record_ids`, a hundred at most.
     """
 
     def __init__(self, *, tracer_provider: TracerProvider | None = None, record_ids: bool = False) -> None:
@@ -100,7 +103,7 @@ class OpenTelemetryHook:
             "crm_guard.case": event.case.value if event.case else None,
             "crm_guard.reason": event.reason.value if event.reason else None,
             "crm_guard.error": str(event.error) if event.error else None,
-            "crm_guard.record_ids": event.record_ids if self._record_ids else None,
+            "crm_guard.record_ids": event.record_ids[:_MOST_IDS] if self._record_ids else None,
         }
         return {name: value for name, value in found.items() if value is not None}
 

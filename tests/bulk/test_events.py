@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import json
 import logging
 import threading
 from collections import Counter
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
 
 import crm_guard
 from crm_guard import ApprovalCase, EventKind, GiveUpReason, GuardSettings, instrument
 from tests.bulk.world import QUICK, Held, add, check, rows_of, session_for, take, until
 
 KINDS = [kind.value for kind in EventKind]
+
+
+class Before(HTTPAdapter):
+    """Calls a function before each send."""
+
+    def __init__(self, function):
+        super().__init__(pool_maxsize=10)
+        self.function = function
+
+    def send(self, request, **options):
+        self.function(request)
+        return super().send(request, **options)
 
 
 class Told:
@@ -299,6 +313,40 @@ def test_a_slow_hook_delays_its_own_thread_and_loses_no_order(crm, leads):
         assert mine == ["locked", "waiting", "resending"] * crm.refusals(record_id) + ["unlocked"]
 
 
+def test_a_wait_is_left_and_the_resend_told_before_anything_is_sent_again(crm, leads):
+    """However many threads there are."""
+    open_for, told, wrong = Counter(), Counter(), []
+    sends = Counter()
+
+    @contextlib.contextmanager
+    def around(event):
+        open_for.update(event.record_ids)
+        yield
+        open_for.subtract(event.record_ids)
+
+    def hook(event):
+        if event.kind is EventKind.RESENDING:
+            told.update(event.record_ids)
+        return around(event) if event.kind is EventKind.WAITING else None
+
+    ids = add(crm, 60, refusals=2)
+
+    def send(request, **_):
+        record_id = json.loads(request.body)["data"][0]["id"]
+        sends[record_id] += 1
+        if open_for[record_id] or told[record_id] != sends[record_id] - 1:
+            wrong.append(record_id)
+        return False
+
+    with session_for(crm, inner=Before(send), hooks=[hook]) as session:
+        writer = crm_guard.write_records(session, "PUT", leads, rows_of(ids), batch_size=1, workers=6)
+        results, _ = take(writer)
+        session.get_adapter(leads).inner.close()
+    assert len(results) == 60
+    assert sum(sends.values()) == 180
+    assert not wrong
+
+
 @pytest.mark.parametrize("kind", ["locked", "waiting", "resending", "unlocked"])
 def test_a_hook_that_closes_the_writer_ends_it_and_waits_for_nobody(crm, leads, kind):
     def close(event):
@@ -315,22 +363,23 @@ def test_a_hook_that_closes_the_writer_ends_it_and_waits_for_nobody(crm, leads, 
 
 def test_a_hook_that_takes_its_time_holds_back_one_thread_alone(crm, leads):
     """Results of others come meanwhile, and other batches are sent."""
-    locked, free = add(crm, 1, refusals=1), add(crm, 100)
+    locked, free = add(crm, 1, locked_for=1e6), add(crm, 100)
     go, inside = threading.Event(), threading.Event()
 
     def slow(event):
         inside.set()
         assert go.wait(20)
 
-    with session_for(crm, hooks=[slow]) as session:
+    policy = GuardSettings(wait_initial=30, wait_max=30)
+    with session_for(crm, policy, hooks=[slow]) as session:
         rows = rows_of([*locked, *free])
         writer = crm_guard.write_records(session, "PUT", leads, rows, batch_size=5, workers=2)
         results = [next(writer) for _ in range(len(free))]
         assert inside.is_set()
         go.set()
-        results += take(writer)[0]
-    assert len(results) == 101
+        writer.close()
     check(crm, rows, results, writer)
+    assert [row.row["id"] for row in writer.unfinished()] == locked
 
 
 class TestTheLog:

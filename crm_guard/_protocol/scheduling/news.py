@@ -45,11 +45,13 @@ class Newsroom:
 
     Attributes:
         outbox: What is to be told, in order. Another thread may take from it.
+        count: How much was put into it so far.
     """
 
     def __init__(self, teller: Teller, action: str | None) -> None:
         self._teller, self._action = teller, action
         self.outbox: deque[News] = deque()
+        self.count = 0
         self._locked: dict[int, Row] = {}  # by index: met a lock that has not ended
         self._refused: list[tuple[Row, RecordOutcome | None]] = []
         self._free: list[Row] = []
@@ -105,7 +107,7 @@ class Newsroom:
         if self._blocked:
             rows, outcomes = zip(*self._blocked, strict=True)
             for event in self._teller.of_blocked(outcomes, **self._about(rows, now)):
-                self.outbox.append(News(event))
+                self._put(News(event))
         self._tell_given_up(now, error)
         if end is None:
             self._tell_waits([row for row, _ in self._refused if row.stage is Stage.PARKED], now)
@@ -140,13 +142,17 @@ class Newsroom:
         self._tell(EventKind.WAITING, rows, now, group=group, **about)
 
     def _end_wait(self, group: Group) -> None:
-        self.outbox.append(News(group=group))
+        self._put(News(group=group))
 
     def _tell(
         self, kind: EventKind, rows: Sequence[Row], now: float, *, group: Group | None = None, **about: Any
     ) -> None:
         event = self._teller.event(kind, [_id_of(row) for row in rows], **self._about(rows, now), **about)
-        self.outbox.append(News(event, group))
+        self._put(News(event, group))
+
+    def _put(self, news: News) -> None:
+        self.count += 1
+        self.outbox.append(news)
 
     def _lock_of(self, row: Row, told: RecordOutcome | None = None) -> tuple[str, str]:
         """Return code and action of the lock that a row met, an empty action where that is not known.
