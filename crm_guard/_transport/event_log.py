@@ -97,7 +97,7 @@ class CallLog:
         """Write what was unlocked before, where the last records that waited are given up."""
         if self._waits and not event.pending:
             self._waits = False
-            if self._records:
+            if self._records and event.kind is EventKind.GAVE_UP:
                 plain = replace(event, kind=EventKind.UNLOCKED, code="", action=None, case=None, error=None)
                 unlocked = replace(
                     plain,
