@@ -36,6 +36,7 @@ class Wire:
         self._compresses = compresses
         self._mutex = threading.Lock()
         self._open: dict[socket.socket, threading.Thread] = {}
+        self._ending: list[threading.Thread] = []
         self._accepted = 0
 
     @property
@@ -55,18 +56,19 @@ class Wire:
         return number
 
     def closed(self, connection: socket.socket) -> None:
-        """Forget a connection."""
+        """Forget a connection of this thread, which is about to end."""
         with self._mutex:
-            self._open.pop(connection, None)
+            if thread := self._open.pop(connection, None):
+                self._ending = [*(other for other in self._ending if other.is_alive()), thread]
 
     def close(self) -> None:
         """End every connection and delay, and wait for their threads."""
         self.stopping.set()
         with self._mutex:
-            found = list(self._open.items())
-        for connection, _ in found:
+            connections, threads = list(self._open), [*self._open.values(), *self._ending]
+        for connection in connections:
             _shut(connection)
-        for _, thread in found:
+        for thread in threads:
             thread.join(_JOIN_SECONDS)
 
     def serve(self, request: Request) -> Reply:

@@ -101,6 +101,24 @@ def test_stopping_does_not_wait_for_idle_connections() -> None:
             session.get(address)
 
 
+def test_stopping_waits_for_threads_whose_connection_has_ended_already() -> None:
+    with Simulator() as crm, socket.socket() as connection:
+        wire, begun = crm._wire, threading.Event()
+
+        def serve() -> None:
+            wire.opened(connection)
+            wire.closed(connection)
+            begun.set()
+            wire.stopping.wait()
+            threading.Event().wait(0.05)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert begun.wait(10)
+        crm.stop()
+        assert not thread.is_alive()
+
+
 def test_stopping_cuts_calls_in_service_short() -> None:
     with Simulator(latency=3600.0) as crm:
         failures: list[Exception] = []
