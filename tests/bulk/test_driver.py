@@ -262,9 +262,10 @@ def test_a_thread_that_goes_to_send_leaves_the_clock_to_another(crm, leads):
         return free[1].encode() in request.body
 
     held, last = Held(holds), []
-    late = threading.Timer(3.0, held.go.set)
+    late = threading.Timer(10.0, held.go.set)
     late.start()
-    with session_for(crm, inner=held) as session:
+    # Long enough that the row is not due already when the thread that parked it makes its next batch.
+    with session_for(crm, GuardSettings(wait_initial=0.2, wait_max=0.2), inner=held) as session:
         rows = rows_of([*first, *locked, *free])
         writer = writer_of(session, leads, rows, batch_size=2, key=lambda row: min(int(row["Company"]), 5))
         for result in writer:

@@ -87,11 +87,13 @@ def of_guard(name: str) -> bool:
 
 def has_line(code: CodeType, name: str, number: int) -> bool:
     """Return whether a line is one of this function: where it is not, nobody needs to look at the others."""
-    return (
-        name == code.co_filename
-        and number >= code.co_firstlineno
-        and any(number == line for _, _, line in code.co_lines())
-    )
+    return name == code.co_filename and number in lines_in(code)
+
+
+@functools.cache
+def lines_in(code: CodeType) -> frozenset[int | None]:
+    """Return the numbers of the lines of a function."""
+    return frozenset(line for _, _, line in code.co_lines())
 
 
 def releases(frame: Any) -> bool:
