@@ -80,7 +80,8 @@ def write_records(
             Read lazily, and only in the thread that takes the results.
         body: What each batch carries beside its rows: `{"trigger": []}`, `{"tags": [...]}`, `{"data": [...]}` for
             a mass update, `{"duplicate_check_fields": [...]}`.
-        batch_size: Rows in a batch; at most what CRM takes (100; 500 for actions by ids).
+        batch_size: Rows in a batch; at most what CRM takes (100; 500 for actions by ids). A batch leaves once it is
+            full or `rows` ends: of an input that trickles, the last rows wait for the next ones.
         workers: Calls at once. CRM allows 10 writes of more than ten rows, in some editions 5.
         max_pending: Rows that were read and whose results were not taken, those that wait for a lock included.
         key: Returns the key of a row, None for none: rows with one key are written in input order, the later after
@@ -154,7 +155,7 @@ class RecordWriter(Generic[T]):
     ) -> None:
         self._context, self._scheduler, self._crew = assembly.context, assembly.scheduler, assembly.crew
         self._announcer = assembly.announcer
-        self._ledger: Ledger[T] = Ledger(rows, assembly.target)
+        self._ledger: Ledger[T] = Ledger(rows, assembly.target, assembly.crew.inbox.rows.append)
         self._is_over = False
         self._in_a_row = 0
         self._now = assembly.context.clock.now
@@ -283,7 +284,6 @@ class RecordWriter(Generic[T]):
                 return results[0]
             if intake.read():
                 continue
-            intake.hand_over()
             crew.reinforce()
             self._sleep(lambda: bool(results) or crew.over or intake.may_read())
             if not results and crew.over:

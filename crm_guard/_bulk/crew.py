@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
-import queue
 import threading
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from crm_guard._bulk.inbox import Inbox
 from crm_guard._bulk.sleepers import Sleepers
 from crm_guard._protocol.scheduling.end import End
 from crm_guard._protocol.scheduling.row import Batch
@@ -19,7 +19,7 @@ from crm_guard.outcomes import GiveUpReason
 from crm_guard.row_results import WriteCounts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from crm_guard._bulk.announcer import Announcer
     from crm_guard._bulk.courier import Courier, Sent
@@ -45,6 +45,7 @@ class Crew:
         most: How many threads there may be.
 
     Attributes:
+        inbox: Where rows are left for the threads; :meth:`call` says so.
         came: The threads that began.
         bell: Set when there is something new for the thread that takes the results.
         sums: Counts, of one instant, as far as the threads know them.
@@ -56,23 +57,22 @@ class Crew:
         self._scheduler, self._courier, self._announcer, self._clock = scheduler, courier, announcer, clock
         self._most, self._hired = most, 0
         self._mutex = threading.Lock()
-        self._inbox: queue.SimpleQueue[Callable[[float], object]] = queue.SimpleQueue()
-        self._idle = Sleepers()
+        self._idle, self.inbox = Sleepers(), Inbox()
         self.came: deque[threading.Thread] = deque()  # each thread that began,
         self._went: deque[None] = deque()  # and for each that ended: appending is atomic
         self._end: End | None = None  # what whoever stopped it first said
-        self._given = self._arrived = 0
         self._is_last = self._abandoned = self._crashed = False
         self._process = os.getpid()
         self.bell, self.sums = Wake(), WriteCounts()
 
     # -- for the thread that takes the results; those marked reentrant for signal handlers and other threads, too
 
-    def give(self, rows: Sequence[Row]) -> None:
-        """Hand over rows, in input order."""
-        self._given += len(rows)
-        self._tell(partial(self._take_in, rows))
-        self.reinforce()
+    def call(self) -> None:
+        """Say that rows came in: whoever brings them may wait for the next one before it says anything else."""
+        if not self._hired:
+            self.reinforce()
+        elif self._idle:
+            self._idle.wake_one()
 
     def reinforce(self) -> None:
         """Start another thread, if rows are there and no thread is free."""
@@ -107,7 +107,7 @@ class Crew:
     @property
     def backlog(self) -> int:
         """How many rows could be sent at once, those included that no thread has looked at yet."""
-        return self._given - self._arrived + self._scheduler.backlog
+        return len(self.inbox.rows) + self._scheduler.backlog
 
     @property
     def end(self) -> End | None:
@@ -130,7 +130,7 @@ class Crew:
     # -- the threads
 
     def _tell(self, message: Callable[[float], object]) -> None:
-        self._inbox.put(message)
+        self.inbox.put(message)
         self._idle.wake_one()
 
     def _hire(self) -> None:
@@ -177,7 +177,7 @@ class Crew:
                 wake.clear()
                 self._idle.add(wake)
                 now = self._clock.now()
-                self._drain(now)
+                self.inbox.empty_into(self._scheduler, now)
                 before = self._announcer.count
                 job = self._scheduler.next(now)
                 count = self._announcer.count
@@ -210,18 +210,6 @@ class Crew:
     def _fail(self, exc: BaseException) -> None:
         self.stop(End(source=exc))
 
-    def _drain(self, now: float) -> None:
-        while True:
-            try:
-                message = self._inbox.get_nowait()
-            except queue.Empty:
-                return
-            message(now)
-
-    def _take_in(self, rows: Sequence[Row], now: float) -> None:
-        _give(self._scheduler, rows, now)
-        self._arrived += len(rows)
-
     def _perform(self, job: Batch | Question) -> None:
         courier, scheduler = self._courier, self._scheduler
         if isinstance(job, Batch):
@@ -231,10 +219,6 @@ class Crew:
         with self._mutex:
             if not self._abandoned:
                 bring(self._clock.now())
-
-
-def _give(scheduler: Scheduler, rows: Sequence[Row], now: float) -> None:
-    scheduler.add(rows, now)
 
 
 def _set_full(scheduler: Scheduler, full: bool, now: float) -> None:  # noqa: ARG001

@@ -1,4 +1,4 @@
-"""Reads rows, as many as there is need and room for, and hands them to the threads."""
+"""Reads rows, as many as there is need and room for, and calls the threads to them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Intake(Generic[T]):
         now: Returns the instant.
         most: How many rows may be pending.
         ahead: How many rows that could be sent at once are enough.
-        chunk: How many rows are handed over together.
+        chunk: For how many rows that nobody has taken another thread is worth while.
 
     Attributes:
         is_slow: Whether reading took long most recently: then results are not kept waiting for it.
@@ -59,28 +59,22 @@ class Intake(Generic[T]):
         room = self._room()
         if room <= 0:
             return False
-        ledger, began = self._ledger, self._now()
+        ledger, crew, began = self._ledger, self._crew, self._now()
         try:
-            ledger.read_on(min(most or self._gulp, room))
+            for _ in ledger.read_on(min(most or self._gulp, room)):
+                crew.call()
+                if len(crew.inbox.rows) >= self._chunk:
+                    crew.reinforce()
         except Exception as exc:  # noqa: BLE001 (raised once all results were taken)
             ledger.ended = False  # nobody knows what would have come
             self._crew.stop(End(source=exc))
             return False
         self.is_slow = self._now() - began >= _SLOW
         self._gulp = 1 if self.is_slow else min(self._gulp * 2, _MOST_AT_ONCE)
-        if len(ledger.chunk) >= self._chunk or ledger.ended or self.is_slow:
-            self.hand_over()
-        return True
-
-    def hand_over(self) -> None:
-        """Hand the rows that were read to the threads."""
-        ledger = self._ledger
-        if ledger.chunk:
-            chunk, ledger.chunk = ledger.chunk, []
-            self._crew.give(chunk)
         if ledger.ended and not self._is_finished:
             self._is_finished = True
-            self._crew.finish()
+            crew.finish()
+        return True
 
     def _room(self) -> int:
         ledger, crew = self._ledger, self._crew
@@ -90,4 +84,4 @@ class Intake(Generic[T]):
             crew.set_full(is_full)
         if is_full or ledger.ended or crew.end is not None:
             return 0
-        return min(self._most - ledger.pending, self._ahead - crew.backlog - len(ledger.chunk))
+        return min(self._most - ledger.pending, self._ahead - crew.backlog)

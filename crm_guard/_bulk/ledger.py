@@ -9,7 +9,7 @@ from crm_guard._protocol.scheduling.row import Row, Stage
 from crm_guard.row_results import RowResult, RowState, UnfinishedRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from crm_guard._protocol.scheduling.target import Target
     from crm_guard.outcomes import RecordOutcome
@@ -25,21 +25,21 @@ class Ledger(Generic[T]):
     Args:
         rows: The input.
         target: Where the rows go.
+        hand_over: Takes each row that was read.
 
     Attributes:
         ended: Whether there are no more.
-        chunk: Rows that are yet to be handed to the threads.
     """
 
-    def __init__(self, rows: Iterable[T], target: Target) -> None:
+    def __init__(self, rows: Iterable[T], target: Target, hand_over: Callable[[Row], object]) -> None:
         later = itertools.chain.from_iterable((rows,))  # even `iter(rows)`: it may run a query
         self._numbered: Iterator[tuple[int, T]] = zip(itertools.count(), later, strict=False)
         self._target, self._is_list = target, type(rows) in (list, tuple)
+        self._hand_over = hand_over
         self._raw: list[tuple[int, T]] = []
         self._rows: dict[int, Row] = {}  # in input order
         self._handed: int | None = None  # taken, unless something came between
         self._admitted = 0
-        self.chunk: list[Row] = []
         self.ended = False
 
     @property
@@ -60,8 +60,8 @@ class Ledger(Generic[T]):
             return first
         return self._raw[0][0] if self._raw else self.read
 
-    def read_on(self, most: int) -> None:
-        """Read up to `most` rows into `chunk`.
+    def read_on(self, most: int) -> Iterator[None]:
+        """Read up to `most` rows, and hand them over; stop after each portion, before the next may be waited for.
 
         Raises:
             TypeError: A row is of a kind that the call does not take.
@@ -69,13 +69,14 @@ class Ledger(Generic[T]):
             Exception: Whatever the input raises.
         """
         step = most if self._is_list else 1  # an input that computes its rows may use one object for all of them
-        self.ended = True  # unless it turns out that it is not
         for _ in range(0, most, step):
+            self.ended = True  # unless it turns out that it is not
             self._raw.extend(itertools.islice(self._numbered, step))  # at once: no row is lost on the way
             if not self._raw:
                 return
             self._admit_all()
-        self.ended = False
+            self.ended = False
+            yield
 
     def hand(self, result: RowResult[T]) -> RowResult[T]:
         """Record that a result is being taken, and return it."""
@@ -112,13 +113,13 @@ class Ledger(Generic[T]):
 
     def _admit_all(self) -> None:
         """Make rows of what was read. What fails stays where it is, and so do those behind it."""
-        rows, append, make = self._rows, self.chunk.append, self._target.row
+        rows, hand_over, make = self._rows, self._hand_over, self._target.row
         done = index = 0
         try:
             for index, value in self._raw:
                 row = make(index, value)
                 rows[index] = row
-                append(row)
+                hand_over(row)
                 self._admitted = index + 1
                 done += 1
             self._raw.clear()

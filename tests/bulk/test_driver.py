@@ -17,7 +17,7 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 import crm_guard
 from crm_guard import GuardSettings
-from crm_guard._bulk.crew import Crew
+from crm_guard._bulk.intake import Intake
 from crm_guard._protocol.scheduling.scheduler import Scheduler
 from crm_guard.row_results import RowResult, RowState
 from crm_guard.simulator import Simulator
@@ -179,14 +179,17 @@ def test_as_many_calls_are_under_way_as_there_are_workers_and_no_more(crm, leads
 
 
 def test_two_batches_go_to_two_threads_though_the_first_was_idle_when_they_came(crm, leads, monkeypatch):
-    held, give = Held(), Crew.give
+    held, read = Held(), Intake.read
 
-    def while_one_is_idle(crew, rows):
-        most, crew._most = crew._most, crew._hired or 1
-        give(crew, rows)
-        crew._most = most
+    def while_one_is_idle(intake, most=None):
+        crew = intake._crew
+        allowed, crew._most = crew._most, crew._hired or 1
+        try:
+            return read(intake, most)
+        finally:
+            crew._most = allowed
 
-    monkeypatch.setattr(Crew, "give", while_one_is_idle)
+    monkeypatch.setattr(Intake, "read", while_one_is_idle)
     with session_for(crm, inner=held) as session:
         writer = writer_of(session, leads, rows_of(add(crm, 10)))
         both = threading.Timer(0.0, lambda: (until(lambda: held.held == 2), held.go.set()))
@@ -194,6 +197,40 @@ def test_two_batches_go_to_two_threads_though_the_first_was_idle_when_they_came(
         results, _ = take(writer)
         both.join()
     assert (len(results), held.held) == (10, 2)
+
+
+@pytest.mark.parametrize("size", [1, 2, 30])
+def test_a_batch_that_is_full_leaves_while_the_input_waits_for_its_next_row(crm, session, leads, size):
+    """A row that has come is never kept back for one that has not, whoever reads many of them at once."""
+    ids, met = add(crm, 4 * size), []
+
+    def slow():
+        for number, row in enumerate(rows_of(ids), start=1):
+            yield row
+            if number in {size, 2 * size, 4 * size}:  # the first one leaves alone, and two come together
+                until(lambda sent=number: len(crm.write_counts) == sent)
+                met.append((number, len(crm.write_counts)))
+
+    results, error = take(writer_of(session, leads, slow(), batch_size=size))
+    assert (len(results), error) == (4 * size, None)
+    assert met == [(number, number) for number in (size, 2 * size, 4 * size)]
+
+
+def test_rows_that_came_while_all_threads_were_sending_leave_although_the_input_waits(crm, leads):
+    ids, held = add(crm, 4), Held(lambda request: first.encode() in request.body)
+    first, *_ = ids
+
+    def slow():
+        yield from rows_of(ids)[:1]
+        assert held.came.wait(10)
+        yield from rows_of(ids)[1:2]
+        held.go.set()
+        until(lambda: len(crm.write_counts) == 2)
+        yield from rows_of(ids)[2:]
+
+    with session_for(crm, inner=held) as session:
+        results, error = take(writer_of(session, leads, slow(), batch_size=1, workers=1))
+    assert (len(results), error) == (4, None)
 
 
 def test_the_scheduler_is_used_by_one_thread_at_a_time(crm, session, leads, monkeypatch):

@@ -1,0 +1,54 @@
+"""What is left for the threads of a writer: rows, and messages."""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crm_guard._protocol.scheduling.row import Row
+    from crm_guard._protocol.scheduling.scheduler import Scheduler
+
+
+class Inbox:
+    """Rows and messages, to be taken by one thread at a time. Leaving something is reentrant, and never blocks.
+
+    Attributes:
+        rows: In input order. Each is there as soon as it was read, so that none is kept back for the next.
+    """
+
+    def __init__(self) -> None:
+        self.rows: deque[Row] = deque()
+        self._messages: queue.SimpleQueue[Callable[[float], object]] = queue.SimpleQueue()
+
+    def put(self, message: Callable[[float], object]) -> None:
+        """Leave a message: something to be called with the instant."""
+        self._messages.put(message)
+
+    def empty_into(self, scheduler: Scheduler, now: float) -> None:
+        """Give all that is here to the scheduler.
+
+        Before a message are taken, at least, the rows that came before it: it may say that these were all.
+        """
+        message: Callable[[float], object] | None
+        while True:
+            try:
+                message = self._messages.get_nowait()
+            except queue.Empty:
+                message = None
+            if rows := self._taken():
+                scheduler.add(rows, now)
+            if message is None:
+                return
+            message(now)
+
+    def _taken(self) -> list[Row]:
+        rows: list[Row] = []
+        try:
+            while True:
+                rows.append(self.rows.popleft())
+        except IndexError:
+            return rows
