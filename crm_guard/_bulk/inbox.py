@@ -29,21 +29,18 @@ class Inbox:
         self._messages.put(message)
 
     def empty_into(self, scheduler: Scheduler, now: float) -> None:
-        """Give all that is here to the scheduler.
+        """Give all that is here to the scheduler: the messages, and then the rows.
 
-        Before a message are taken, at least, the rows that came before it: it may say that these were all.
+        So a row that came before a message is there, too, once the scheduler decides what to do.
         """
-        message: Callable[[float], object] | None
         while True:
             try:
                 message = self._messages.get_nowait()
             except queue.Empty:
-                message = None
-            if rows := self._taken():
-                scheduler.add(rows, now)
-            if message is None:
-                return
+                break
             message(now)
+        if rows := self._taken():
+            scheduler.add(rows, now)
 
     def _taken(self) -> list[Row]:
         rows: list[Row] = []
