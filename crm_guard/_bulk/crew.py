@@ -67,16 +67,20 @@ class Crew:
 
     # -- for the thread that takes the results; those marked reentrant for signal handlers and other threads, too
 
-    def call(self) -> None:
-        """Say that rows came in: whoever brings them may wait for the next one before it says anything else."""
-        if not self._hired:
-            self.reinforce()
-        elif self._idle:
-            self._idle.wake_one()
+    def call(self, worth: int) -> None:
+        """Say that rows came in: whoever brings them may wait for the next one before it says anything else.
 
-    def reinforce(self) -> None:
-        """Start another thread, if rows are there and no thread is free."""
-        if not self._idle and self._hired < self._most and self.backlog and not self._is_last:
+        Args:
+            worth: For how many rows another thread is worth while.
+        """
+        if self._idle:
+            self._idle.wake_one()
+        else:
+            self.reinforce(worth if self._hired else 1)
+
+    def reinforce(self, worth: int = 1) -> None:
+        """Start another thread, if that many rows are there and no thread is free."""
+        if not self._idle and self._hired < self._most and self.backlog >= worth and not self._is_last:
             self._hire()
 
     def finish(self) -> None:

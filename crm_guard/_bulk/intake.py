@@ -62,9 +62,7 @@ class Intake(Generic[T]):
         ledger, crew, began = self._ledger, self._crew, self._now()
         try:
             for _ in ledger.read_on(min(most or self._gulp, room)):
-                crew.call()
-                if len(crew.inbox.rows) >= self._chunk:
-                    crew.reinforce()
+                crew.call(self._chunk)
         except Exception as exc:  # noqa: BLE001 (raised once all results were taken)
             ledger.ended = False  # nobody knows what would have come
             self._crew.stop(End(source=exc))

@@ -123,11 +123,13 @@ class Ledger(Generic[T]):
                 self._admitted = index + 1
                 done += 1
             self._raw.clear()
-        except (TypeError, ValueError, RecursionError) as exc:
-            kind = next(known for known in (TypeError, RecursionError, ValueError) if isinstance(exc, known))
-            message = f"row {index} cannot be sent: it {exc}"
-            del self._raw[:done]
-            raise kind(message) from exc  # a subclass may take other arguments
+        except Exception as exc:
+            del self._raw[:done]  # they may have their results before this is raised
+            for kind in (TypeError, RecursionError, ValueError):
+                if isinstance(exc, kind):
+                    message = f"row {index} cannot be sent: it {exc}"
+                    raise kind(message) from exc  # a subclass may take other arguments
+            raise
 
 
 def _unfinished(row: Row, *, over: bool) -> UnfinishedRow[T]:
