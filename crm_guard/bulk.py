@@ -165,7 +165,6 @@ class RecordWriter(Generic[T]):
             self._now,
             most=max_pending,
             ahead=assembly.batch_size * (assembly.workers + 1),
-            chunk=assembly.batch_size,
         )
         self._began: float | None = None
         self._ended: float | None = None

@@ -80,7 +80,7 @@ def assemble(
     )
     courier = Courier(session, guard, context, target, judge, timeout=timeout, repeats=repeats(guard))
     announcer = Announcer(Telling(context.hooks, address.origin), scheduler.newsroom)
-    crew = Crew(scheduler, courier, announcer, context.clock, workers)
+    crew = Crew(scheduler, courier, announcer, context.clock, workers, batch_size)
     gate.woken = crew.look_at
     return Assembly(context, target, scheduler, crew, announcer, batch_size, workers)
 

@@ -43,6 +43,7 @@ class Crew:
         announcer: Tells the log and the hooks.
         clock: Source of time.
         most: How many threads there may be.
+        size: How many rows a batch may hold.
 
     Attributes:
         inbox: Where rows are left for the threads; :meth:`call` says so.
@@ -52,10 +53,10 @@ class Crew:
     """
 
     def __init__(
-        self, scheduler: Scheduler, courier: Courier, announcer: Announcer, clock: Clock, most: int
+        self, scheduler: Scheduler, courier: Courier, announcer: Announcer, clock: Clock, most: int, size: int
     ) -> None:
         self._scheduler, self._courier, self._announcer, self._clock = scheduler, courier, announcer, clock
-        self._most, self._hired = most, 0
+        self._most, self._size, self._hired = most, size, 0
         self._mutex = threading.Lock()
         self._idle, self.inbox = Sleepers(), Inbox()
         self.came: deque[threading.Thread] = deque()  # each thread that began,
@@ -67,20 +68,17 @@ class Crew:
 
     # -- for the thread that takes the results; those marked reentrant for signal handlers and other threads, too
 
-    def call(self, worth: int) -> None:
-        """Say that rows came in: whoever brings them may wait for the next one before it says anything else.
-
-        Args:
-            worth: For how many rows another thread is worth while.
-        """
+    def call(self) -> None:
+        """Say that rows came in: whoever brings them may wait for the next one before it says anything else."""
         if self._idle:
             self._idle.wake_one()
-        else:
-            self.reinforce(worth if self._hired else 1)
+        if self._hired < self._most:
+            self.reinforce(self._size if self._hired else 1)
 
-    def reinforce(self, worth: int = 1) -> None:
-        """Start another thread, if that many rows are there and no thread is free."""
-        if not self._idle and self._hired < self._most and self.backlog >= worth and not self._is_last:
+    def reinforce(self, least: int = 1) -> None:
+        """Start another thread, if that many rows are there, and more batches than threads that are free."""
+        worth = max(least, self._size * (1 + free) if (free := len(self._idle)) else 1)
+        if self._hired < self._most and self.backlog >= worth and not self._is_last:
             self._hire()
 
     def finish(self) -> None:
@@ -111,7 +109,7 @@ class Crew:
     @property
     def backlog(self) -> int:
         """How many rows could be sent at once, those included that no thread has looked at yet."""
-        return len(self.inbox.rows) + self._scheduler.backlog
+        return len(self.inbox) + self._scheduler.backlog
 
     @property
     def end(self) -> End | None:

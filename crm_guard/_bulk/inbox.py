@@ -22,7 +22,12 @@ class Inbox:
 
     def __init__(self) -> None:
         self.rows: deque[Row] = deque()
+        self._moving = 0  # on their way to the scheduler
         self._messages: queue.SimpleQueue[Callable[[float], object]] = queue.SimpleQueue()
+
+    def __len__(self) -> int:
+        """Return how many rows are not with the scheduler yet: rather too many than too few, in any thread."""
+        return len(self.rows) + self._moving
 
     def put(self, message: Callable[[float], object]) -> None:
         """Leave a message: something to be called with the instant."""
@@ -39,13 +44,17 @@ class Inbox:
             except queue.Empty:
                 break
             message(now)
-        if rows := self._taken():
-            scheduler.add(rows, now)
+        try:
+            if rows := self._taken():
+                scheduler.add(rows, now)
+        finally:
+            self._moving = 0
 
     def _taken(self) -> list[Row]:
         rows: list[Row] = []
         try:
             while True:
+                self._moving += 1
                 rows.append(self.rows.popleft())
         except IndexError:
             return rows

@@ -29,7 +29,6 @@ class Intake(Generic[T]):
         now: Returns the instant.
         most: How many rows may be pending.
         ahead: How many rows that could be sent at once are enough.
-        chunk: For how many rows that nobody has taken another thread is worth while.
 
     Attributes:
         is_slow: Whether reading took long most recently: then results are not kept waiting for it.
@@ -43,10 +42,9 @@ class Intake(Generic[T]):
         *,
         most: int,
         ahead: int,
-        chunk: int,
     ) -> None:
         self._ledger, self._crew, self._now = ledger, crew, now
-        self._most, self._ahead, self._chunk = most, ahead, min(chunk, _MOST_AT_ONCE)
+        self._most, self._ahead = most, ahead
         self._gulp = 1
         self._is_full = self._is_finished = self.is_slow = False
 
@@ -62,7 +60,7 @@ class Intake(Generic[T]):
         ledger, crew, began = self._ledger, self._crew, self._now()
         try:
             for _ in ledger.read_on(min(most or self._gulp, room)):
-                crew.call(self._chunk)
+                crew.call()
         except Exception as exc:  # noqa: BLE001 (raised once all results were taken)
             ledger.ended = False  # nobody knows what would have come
             self._crew.stop(End(source=exc))

@@ -114,17 +114,18 @@ class Ledger(Generic[T]):
     def _admit_all(self) -> None:
         """Make rows of what was read. What fails stays where it is, and so do those behind it."""
         rows, hand_over, make = self._rows, self._hand_over, self._target.row
-        done = index = 0
+        index = 0
         try:
             for index, value in self._raw:
                 row = make(index, value)
                 rows[index] = row
                 hand_over(row)
                 self._admitted = index + 1
-                done += 1
             self._raw.clear()
-        except Exception as exc:
-            del self._raw[:done]  # they may have their results before this is raised
+        except BaseException as exc:
+            # By `rows`: an exception of a signal handler may come between two lines, and a row may get its result.
+            self._raw[:] = [pair for pair in self._raw if pair[0] not in rows]
+            self._admitted = max(self._admitted, next(reversed(rows), -1) + 1)
             for kind in (TypeError, RecursionError, ValueError):
                 if isinstance(exc, kind):
                     message = f"row {index} cannot be sent: it {exc}"

@@ -16,8 +16,8 @@ class Sleepers:
     def __init__(self) -> None:
         self._wakes: deque[Wake] = deque()
 
-    def __bool__(self) -> bool:
-        return bool(self._wakes)
+    def __len__(self) -> int:
+        return len(self._wakes)
 
     def add(self, wake: Wake) -> None:
         """Add a thread, unless it is there: from here on, whoever leaves a message wakes it or another."""

@@ -234,41 +234,41 @@ def test_rows_that_came_while_all_threads_were_sending_leave_although_the_input_
 
 
 def test_a_second_batch_gets_a_thread_of_its_own_although_the_input_waits(crm, leads):
-    """Its rows come one by one: at no instant do more of them lie there than one that nobody has looked at."""
+    """Its rows come one by one: of the first, a thread knows already when the second comes."""
     ids = add(crm, 4)
     held = Held(lambda request: ids[0].encode() in request.body)
 
     def slow():
-        yield from rows_of(ids)[:2]
+        yield from rows_of(ids)[:1]
+        until(lambda: writer._scheduler.backlog == 1)
+        yield from rows_of(ids)[1:3]
         assert held.came.wait(10)
-        yield from rows_of(ids)[2:3]
         yield from rows_of(ids)[3:]
         until(lambda: len(crm.write_counts) == 4)
         held.go.set()
 
     with session_for(crm, inner=held) as session:
-        results, error = take(writer_of(session, leads, slow(), batch_size=2, workers=4))
+        writer = writer_of(session, leads, slow(), batch_size=2, workers=4)
+        results, error = take(writer)
     assert (len(results), error) == (4, None)
 
 
-@pytest.mark.parametrize("raised", [KeyError("no key"), ValueError("no key")])
-@pytest.mark.parametrize("size", [1, 3])
-def test_rows_that_were_written_before_a_key_failed_are_told_once(crm, session, leads, raised, size):
-    rows, written = rows_of(add(crm, 12)), 12 // size * size - size
+@pytest.mark.parametrize("size", [1, 2, 30])
+def test_batches_that_come_together_are_sent_side_by_side_although_the_input_waits(crm, leads, size):
+    ids, held = add(crm, 4 * size), Held()
 
-    def key(row):
-        if row is rows[-1]:
-            until(lambda: len(crm.write_counts) >= written)
-            raise raised
-        return row["id"]
+    def slow():
+        yield from rows_of(ids)[:1]
+        until(lambda: writer._scheduler.backlog == (size > 1))  # a thread has looked, and may sleep again
+        yield from rows_of(ids)[1:]
 
-    writer = writer_of(session, leads, rows, batch_size=size, key=key)
-    results, error = take(writer)
-    assert type(error) is type(raised)
-    told = [result.index for result in results] + [row.index for row in writer.unfinished()]
-    assert sorted(told) == list(range(12))
-    assert {result.index for result in results if result.succeeded} >= set(range(written))
-    assert writer.counts.read == 12
+    with session_for(crm, inner=held) as session:
+        writer = writer_of(session, leads, slow(), batch_size=size, workers=4)
+        together = threading.Timer(0.0, lambda: (until(lambda: held.held == 4), held.go.set()))
+        together.start()
+        results, error = take(writer)
+        together.join()
+    assert (len(results), error, held.held) == (4 * size, None, 4)
 
 
 def test_the_scheduler_is_used_by_one_thread_at_a_time(crm, session, leads, monkeypatch):

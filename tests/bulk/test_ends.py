@@ -838,7 +838,7 @@ _hire = Crew._hire
 
 def _hire_late(crew):
     """Hire once there is a whole batch, so that the thread has something to send."""
-    if len(crew.inbox.rows) >= 2:
+    if len(crew.inbox) >= 2:
         _hire(crew)
 
 
