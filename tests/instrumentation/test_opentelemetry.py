@@ -460,8 +460,7 @@ class TestAWriter:
 
         def rows():
             yield from rows_of(ids)
-            while not lab.open.count("crm_guard.wait"):
-                time.sleep(0)  # gives way to the writer's threads
+            until(lambda: "crm_guard.wait" in lab.open)
             if end == "input":
                 raise LookupError
             if end == "interrupt":
@@ -476,8 +475,7 @@ class TestAWriter:
             with contextlib.suppress(KeyboardInterrupt):
                 if end == "close":
                     next(writer)
-                    while not lab.open.count("crm_guard.wait"):
-                        time.sleep(0)
+                    until(lambda: "crm_guard.wait" in lab.open)
                     writer.close()
                 take(writer)
             assert nothing_lives()

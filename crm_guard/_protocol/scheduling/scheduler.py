@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from crm_guard._protocol.record_outcomes import Judge
     from crm_guard._protocol.scheduling.end import End
-    from crm_guard._protocol.scheduling.news import News, Newsroom
+    from crm_guard._protocol.scheduling.news import Newsroom
     from crm_guard._protocol.scheduling.parking import Gate
     from crm_guard._protocol.scheduling.reading import Reading
     from crm_guard._protocol.scheduling.row import Question, Row
@@ -102,13 +102,8 @@ class Scheduler:
         self._desk.publish(now)
 
     @property
-    def news(self) -> deque[News]:
-        """What is to be told, in order. Another thread may take from it."""
-        return self._desk.news.outbox
-
-    @property
     def newsroom(self) -> Newsroom:
-        """Where the news come from."""
+        """Where the news come from: what is to be told. Another thread may take from its `outbox`."""
         return self._desk.news
 
     @property

@@ -128,10 +128,10 @@ def test_a_lock_that_ended_is_told_before_the_approval_state_is_asked_for() -> N
     desk = Desk(gate=Gate()).give()
     desk.items(desk.batch(0.0), 1.0, "RECORD_LOCKED", "SUCCESS", "SUCCESS", "SUCCESS")
     again = desk.batch(desk.scheduler.wakes_at(1.0))
-    desk.scheduler.news.clear()
+    desk.scheduler.newsroom.outbox.clear()
     desk.items(again, 5.0, "NOT_APPROVED", status=400)
     assert desk.rows[0].stage is Stage.UNDIAGNOSED
-    assert [(news.event.kind, news.event.pending) for news in desk.scheduler.news] == [("unlocked", 0)]
+    assert [(news.event.kind, news.event.pending) for news in desk.scheduler.newsroom.outbox] == [("unlocked", 0)]
     assert Gate.told == [(0, True), (0, False)], "others that wait for the record hear of it as well"
 
 

@@ -401,8 +401,8 @@ class Run:
 
     def hear(self) -> None:
         """Take what is told of the rows: each wait ends once, and after it began."""
-        while self.scheduler.news:
-            event, group = self.scheduler.news.popleft()
+        while self.scheduler.newsroom.outbox:
+            event, group = self.scheduler.newsroom.outbox.popleft()
             if event is None:
                 self.waits.remove(group)
                 continue
