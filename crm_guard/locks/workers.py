@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 
 
 class PoolBusy(Exception):  # noqa: N818 - not an error: every thread is in use
-    """Every thread was busy for the whole time; the function was not started, and will not be."""
+    """Every thread was busy for the whole time, or the pool is closed; the function will not be started."""
 
 
 class _Job:
@@ -71,6 +71,7 @@ class WorkerPool:
 
     def __init__(self, size: int) -> None:
         self._size, self._started, self._busy = size, 0, 0
+        self._closed = False
         self._mutex = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
 
@@ -88,7 +89,7 @@ class WorkerPool:
 
         Raises:
             TimeoutError: It was started but did not finish in time. It goes on, and its result is dropped.
-            PoolBusy: It was not started in time.
+            PoolBusy: It was not started in time, or the pool is closed.
             RuntimeError: No thread can be started.
         """
         job = _Job(function)
@@ -105,17 +106,27 @@ class WorkerPool:
         return result  # type: ignore[no-any-return] # as `function` returned it
 
     def submit(self, function: Callable[[], object]) -> None:
-        """Run `function` in a thread, without waiting for it."""
+        """Run `function` in a thread, without waiting for it.
+
+        Raises:
+            PoolBusy: The pool is closed.
+            RuntimeError: No thread can be started.
+        """
         self._put(_Job(function))
 
     def close(self) -> None:
-        """End the threads, each after the job it is running."""
-        for _ in range(self._started):
-            self._jobs.put(None)
+        """End the threads once they have run what is queued; start nothing more. Idempotent."""
+        with self._mutex:
+            self._closed = True
+            while self._started:
+                self._started -= 1
+                self._jobs.put(None)
 
     def _put(self, job: _Job) -> None:
-        self._jobs.put(job)
         with self._mutex:
+            if self._closed:  # a thread that started now would never end
+                raise PoolBusy
+            self._jobs.put(job)
             if self._started < self._size and self._started - self._busy < self._jobs.qsize():
                 threading.Thread(target=self._work, name="crm_guard-redis", daemon=True).start()
                 self._started += 1

@@ -223,7 +223,7 @@ def test_a_hook_that_fails_costs_no_result(crm, leads, told, caplog, kind, error
     ids = add(crm, 5) + add(crm, 2, refusals=1) + add(crm, 1, state="zia_vision_rejected")
     ids += add(crm, 1, locked_for=1e6)
     rows = rows_of(ids)
-    policy = GuardSettings(wait_initial=0.01, wait_max=0.02, timeout=0.2)
+    policy = GuardSettings(wait_initial=0.01, wait_max=0.02, timeout=0.5)
     with session_for(crm, policy, hooks=[fail, told]) as session:
         writer = crm_guard.write_records(session, "PUT", leads, rows)
         results, ended = take(writer)
@@ -244,7 +244,7 @@ def test_a_hook_that_ends_the_program_ends_the_writer_and_costs_no_result(crm, l
     ids = add(crm, 5) + add(crm, 2, refusals=2) + add(crm, 1, state="zia_vision_rejected")
     ids += add(crm, 1, locked_for=1e6)
     rows = rows_of(ids)
-    policy = GuardSettings(wait_initial=0.01, wait_max=0.02, timeout=0.2)
+    policy = GuardSettings(wait_initial=0.01, wait_max=0.02, timeout=2.0)  # as a busy machine needs
     results = []
     with session_for(crm, policy, hooks=[leave, told]) as session:
         writer = crm_guard.write_records(session, "PUT", leads, rows)

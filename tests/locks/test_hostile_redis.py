@@ -715,6 +715,22 @@ def test_errors_come_back_to_the_one_who_waits(pool):
     assert pool.run(threading.get_ident, 5) != threading.get_ident()
 
 
+def test_a_closed_pool_starts_nothing_and_leaves_no_thread(pool, eventually):
+    """As when a call uses Redis while its registry is being closed."""
+    from crm_guard.locks.workers import PoolBusy
+
+    done = []
+    assert pool.run(lambda: "in time", 5) == "in time"
+    pool.submit(lambda: done.append("queued before"))
+    pool.close()
+    for use in (lambda job: pool.run(job, 0.01), pool.submit):
+        with pytest.raises(PoolBusy):
+            use(lambda: done.append("late"))
+    pool.close()
+    eventually(lambda: not threads_of_ours())
+    assert done == ["queued before"]
+
+
 def test_it_starts_no_more_threads_than_are_needed(pool, together):
     numbers = count()
     assert sorted(pool.run(lambda: next(numbers), 5) for _ in range(50)) == list(range(50))
