@@ -163,9 +163,8 @@ class Crew:
                 self._scheduler.stop(End(source=exc), self._clock.now())
         finally:
             self._is_last = True
-            self._idle.remove(
-                wake
-            )  # one that crashed may be in there still, and would be woken in place of another
+            # One that crashed may be in there still, and would be woken in place of another.
+            self._idle.remove(wake)
             self._idle.wake_one()
             self._announcer.tell(self._fail)
             self._went.append(None)

@@ -253,6 +253,19 @@ def test_a_second_batch_gets_a_thread_of_its_own_although_the_input_waits(crm, l
     assert (len(results), error) == (4, None)
 
 
+def test_a_batch_for_which_a_thread_is_free_gets_no_other(crm, session, leads):
+    def slow():
+        for row in rows_of(ids):
+            yield row
+            until(lambda: len(writer._crew._idle) == 1 and not writer._crew.inbox)
+
+    ids = add(crm, 6)
+    writer = writer_of(session, leads, slow(), batch_size=2, workers=4)
+    results, error = take(writer)
+    assert (len(results), error) == (6, None)
+    assert len(writer._crew.came) == 1
+
+
 @pytest.mark.parametrize("size", [1, 2, 30])
 def test_batches_that_come_together_are_sent_side_by_side_although_the_input_waits(crm, leads, size):
     ids, held = add(crm, 4 * size), Held()

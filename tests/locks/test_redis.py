@@ -264,6 +264,36 @@ def test_a_process_that_starts_later_hears_how_many_calls_need_a_record(redis_re
         one.leave()
 
 
+def test_other_processes_hear_for_how_long_crm_asks_not_to_ask_again(redis_registry, waiter_of, eventually, soon):
+    """Of each refusal, also of a record that they know to be locked."""
+    here, there = redis_registry(poll=9.0), redis_registry(poll=9.0)
+    waiter = waiter_of(here)
+    waiter.verdict(locked=[KEY], free=[])
+    eventually(lambda: there.knows([KEY]))
+    assert waiter.wait([KEY], 0.01, soon) == {KEY}
+    asked_at = SystemClock().now()
+    waiter.verdict(locked=[KEY], free=[], retry_after=4.0)
+    eventually(lambda: there.table.locks[KEY].not_before > asked_at)
+    assert there.table.locks[KEY].not_before >= asked_at + 4.0
+    waiter.leave()
+
+
+def test_other_processes_hear_of_a_record_that_is_locked_again_while_calls_wait(
+    redis_registry, waiter_of, eventually
+):
+    here, there = redis_registry(), redis_registry()
+    waiters = [waiter_of(here) for _ in range(2)]
+    for waiter in waiters:
+        waiter.verdict(locked=[KEY], free=[])
+    eventually(lambda: there.knows([KEY]))
+    waiters[0].verdict(locked=[], free=[KEY])
+    eventually(lambda: not there.knows([KEY]))
+    waiters[1].verdict(locked=[KEY], free=[])
+    eventually(lambda: there.knows([KEY]))
+    for waiter in waiters:
+        waiter.leave()
+
+
 def test_a_record_that_is_freed_while_it_is_claimed_leaves_no_claim(redis_registry, waiter_of, server, soon):
     registry = redis_registry(lease=9.0)
     waiter = waiter_of(registry)
