@@ -238,7 +238,7 @@ class TestMemory:
 class TestImports:
     """In processes of their own, since here everything is imported."""
 
-    OPTIONAL = ("typer", "rich", "redis", "werkzeug", "flask", "tomllib", "backoff", "asyncio")
+    OPTIONAL = ("typer", "rich", "redis", "http.server", "flask", "tomllib", "backoff", "asyncio")
     LOCKS = (
         "crm_guard._protocol.conversation",
         "crm_guard._protocol.exchange",

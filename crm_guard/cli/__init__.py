@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_NEEDED: Final = ("typer", "rich", "werkzeug")
+_NEEDED: Final = ("typer", "rich")
 _USAGE_ERROR: Final = 2
 
 

@@ -32,8 +32,7 @@ As a pytest fixture, with a clock that the test moves:
         clock.advance(30.0)
         assert crm.get(lead).state == "approved"
 
-:class:`Engine` is the same CRM without a socket: give it a :class:`Request`, get a :class:`Reply`. Only
-:class:`Simulator` needs werkzeug (`pip install 'crm-guard[cli]'`), and only once it is started.
+:class:`Engine` is the same CRM without a socket: give it a :class:`Request`, get a :class:`Reply`.
 
 All times are seconds. Every public method is thread-safe.
 """

@@ -1,4 +1,4 @@
-"""One connection, on werkzeug's threaded server. The only module that imports werkzeug."""
+"""One connection, and the threaded server that accepts it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import socket
 import struct
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any, ClassVar
-
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from .bodies import read_body
 from .messages import Request, RequestError
@@ -23,12 +23,8 @@ _LINGER_SECONDS = 1.0
 _PIECE = 65536
 
 
-class Handler(WSGIRequestHandler):
-    """Answers the requests of one connection, one after the other.
-
-    Werkzeug's own handler closes the connection after every answer; this one keeps it alive, and talks to the
-    engine without WSGI in between.
-    """
+class Handler(BaseHTTPRequestHandler):
+    """Answers the requests of one connection, one after the other, whatever their method."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -44,8 +40,18 @@ class Handler(WSGIRequestHandler):
         self.wire.closed(self.connection)
         super().finish()
 
-    def run_wsgi(self) -> None:
-        """Answer one request, whatever its method."""
+    def handle(self) -> None:
+        """Answer requests until the connection ends; a client may leave at any time."""
+        with contextlib.suppress(OSError):
+            super().handle()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what answers a method, which the standard library looks up by its name."""
+        if name.startswith("do_"):
+            return self._answer
+        raise AttributeError(name)
+
+    def _answer(self) -> None:
         try:
             body = read_body(self.headers, self.rfile, self.wire.max_body)
         except RequestError as error:
@@ -92,20 +98,27 @@ class Handler(WSGIRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         socket.close(self.connection.detach())
 
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Stay quiet."""
-
-    def log_error(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Stay quiet."""
 
 
-def make_http_server(listening: socket.socket, wire: Wire) -> BaseWSGIServer:
-    """Return a threaded server on a socket that listens; it works on a duplicate of the socket."""
-    handler = type("BoundHandler", (Handler,), {"wire": wire, "protocol_version": "HTTP/1.1"})
-    host, port = listening.getsockname()[:2]
-    return make_server(host, port, _no_application, threaded=True, request_handler=handler, fd=listening.fileno())
+class Server(ThreadingMixIn, TCPServer):
+    """A thread for each connection of a socket that listens already; the threads end with the process.
 
+    Args:
+        listening: The socket; the server works on a duplicate of it.
+        wire: What the connections share.
+    """
 
-def _no_application(_environ: Any, _start: Any) -> list[bytes]:
-    """Never called: the handler talks to the engine itself."""
-    return []
+    daemon_threads = True
+
+    def __init__(self, listening: socket.socket, wire: Wire) -> None:
+        handler = type("BoundHandler", (Handler,), {"wire": wire})
+        super().__init__(listening.getsockname(), handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening.dup()
+
+    @property
+    def port(self) -> int:
+        """TCP port."""
+        return int(self.socket.getsockname()[1])

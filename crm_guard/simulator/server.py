@@ -1,4 +1,4 @@
-"""The engine behind real HTTP/1.1 on the loopback interface. Needs werkzeug, and only once it is started."""
+"""The engine behind real HTTP/1.1 on the loopback interface."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import threading
 from typing import TYPE_CHECKING, Self, Unpack
 
 from .engine import Engine
+from .handler import Server
 from .wire import Wire
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from werkzeug.serving import BaseWSGIServer
 
     from .visit import EngineOptions
 
@@ -43,7 +42,7 @@ class Simulator(Engine):
             compresses=self._options.gzip,
             max_body=self._options.max_body,
         )
-        self._running: tuple[BaseWSGIServer, threading.Thread] | None = None
+        self._running: tuple[Server, threading.Thread] | None = None
 
     @property
     def url(self) -> str:
@@ -66,22 +65,15 @@ class Simulator(Engine):
         """Begin to answer, in background threads.
 
         Raises:
-            ImportError: werkzeug is not installed.
             OSError: The port is taken.
             RuntimeError: The simulator is running.
         """
         if self._running is not None:
             msg = "the simulator is running already"
             raise RuntimeError(msg)
-        try:
-            from .handler import make_http_server  # noqa: PLC0415
-        except ImportError as error:
-            msg = "the simulator needs werkzeug to serve HTTP: pip install 'crm-guard[cli]'"
-            raise ImportError(msg) from error
         self._wire.stopping.clear()
-        # Bound here, because werkzeug would end the process where a port is taken.
         with socket.create_server(("127.0.0.1", self._port), backlog=_BACKLOG) as listening:
-            server = make_http_server(listening, self._wire)
+            server = Server(listening, self._wire)
         thread = threading.Thread(
             target=server.serve_forever, args=(_POLL_SECONDS,), name="crm-simulator", daemon=True
         )
@@ -97,6 +89,7 @@ class Simulator(Engine):
         self._wire.stopping.set()
         server.shutdown()
         thread.join(_JOIN_SECONDS)
+        server.server_close()
         self._wire.close()
         self._running = None
 

@@ -186,24 +186,6 @@ def _run(code: str) -> str:
     return result.stdout.strip()
 
 
-def test_the_engine_needs_no_werkzeug() -> None:
-    code = "import sys, crm_guard.simulator as s; s.Engine(); s.Simulator(); print('werkzeug' in sys.modules)"
-    assert _run(code) == "False"
-
-
-def test_a_missing_werkzeug_is_named() -> None:
-    code = """
-import sys
-sys.modules["werkzeug"] = None
-from crm_guard.simulator import Simulator
-try:
-    Simulator().start()
-except ImportError as error:
-    print(error)
-"""
-    assert "pip install 'crm-guard[cli]'" in _run(code)
-
-
 def test_the_examples_of_the_docstring_work(tmp_path: Path) -> None:
     """The first as a script, the second as a test module."""
     doc = textwrap.dedent((crm_guard.simulator.__doc__ or "").partition("\n")[2])
