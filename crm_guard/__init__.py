@@ -1,7 +1,55 @@
-"""Waits out Zoho CRM's transient record locks, and explains the refusals that waiting cannot fix.
+"""Waits out Zoho CRM's temporary record locks, and explains the refusals that waiting cannot fix.
 
-Mount it on a session that you hold with :func:`mount_guard`, or under every session of the process with
-:func:`install`.
+::
+
+    import requests
+    import crm_guard
+
+    session = requests.Session()
+    crm_guard.mount_guard(session)  # one session; or crm_guard.install(): every session of the process
+
+    lead = "https://www.zohoapis.com/crm/v8/Leads/111112000000075003"
+    response = session.put(lead, json={"data": [{"Company": "Zylker"}]})
+    print(response.status_code, crm_guard.get_report(response).waited)
+
+While an image is checked, CRM refuses writes with `RECORD_LOCKED`; the guard waits, and sends again
+only what CRM refused. What waiting cannot fix raises at once, with what to do about it.
+
+Put it in place:
+
+- `mount_guard(session)`: on one session, for the hosts `CRM_PREFIXES`;
+- `install()`, `uninstall()`: under every session of the process, `requests.put(...)` included;
+- `GuardAdapter`: the adapter itself, for `session.mount`;
+- `GuardSettings`, `load_settings`: its policy, from arguments, environment, a mapping or TOML;
+  `SettingsError`.
+
+See what became of a call:
+
+- `get_report(response_or_error)`: a `GuardReport` with a `RecordOutcome` for each record; its
+  `error` is a `CallError`, its `reason` a `GiveUpReason`;
+- `NotApprovedError` (its `case` is an `ApprovalCase`) and `RecordLockedError`, both `GuardError`;
+- `RemainingRequest`: what is still locked, as a request for a task queue.
+
+Write any number of rows:
+
+- `write_records(session, "PUT", url, rows)`: a `RecordWriter`, which gives a `RowResult` for each
+  row; then `WriteCounts`, and an `UnfinishedRow` (with its `RowState`) for each row without a
+  result.
+
+Operate it:
+
+- `stop_waiting()`: ends all waits at once, for a handler of SIGTERM;
+- the logger `crm_guard`; `instrument([hook])` with a `GuardHook`, which is told each `GuardEvent`
+  (`EventKind`);
+- `Clock`: the protocol behind `clock=`.
+
+Test code that uses it: the pytest fixtures of `crm_guard.pytest_plugin`, the embedded CRM of
+`crm_guard.simulator`, the clock of `crm_guard.testing`.
+
+`help()` of each name tells all of it. By topic, with examples: `crm-guard help` in a terminal, or
+the docstrings of `crm_guard.mounting`, `crm_guard.errors`, `crm_guard.bulk`, `crm_guard.remaining`
+(task queues), `crm_guard.locks` (many callers), `crm_guard.instrumentation` (logs, metrics, a clean
+stop) and `crm_guard.adapter` (limits, cost).
 """
 
 import importlib
@@ -22,41 +70,41 @@ if TYPE_CHECKING:
     from crm_guard.row_results import RowResult, RowState, UnfinishedRow, WriteCounts
     from crm_guard.settings import GuardSettings, SettingsError, load_settings
 
+    # For type checkers alone: with it, `help(crm_guard)` would print every class in full, 2,000 lines.
+    __all__ = [
+        "CRM_PREFIXES",
+        "ApprovalCase",
+        "CallError",
+        "Clock",
+        "EventKind",
+        "GiveUpReason",
+        "GuardAdapter",
+        "GuardError",
+        "GuardEvent",
+        "GuardHook",
+        "GuardReport",
+        "GuardSettings",
+        "NotApprovedError",
+        "RecordLockedError",
+        "RecordOutcome",
+        "RecordWriter",
+        "RemainingRequest",
+        "RowResult",
+        "RowState",
+        "SettingsError",
+        "UnfinishedRow",
+        "WriteCounts",
+        "get_report",
+        "install",
+        "instrument",
+        "load_settings",
+        "mount_guard",
+        "stop_waiting",
+        "uninstall",
+        "write_records",
+    ]
+
 __version__ = "0.1.0"
-
-__all__ = [
-    "CRM_PREFIXES",
-    "ApprovalCase",
-    "CallError",
-    "Clock",
-    "EventKind",
-    "GiveUpReason",
-    "GuardAdapter",
-    "GuardError",
-    "GuardEvent",
-    "GuardHook",
-    "GuardReport",
-    "GuardSettings",
-    "NotApprovedError",
-    "RecordLockedError",
-    "RecordOutcome",
-    "RecordWriter",
-    "RemainingRequest",
-    "RowResult",
-    "RowState",
-    "SettingsError",
-    "UnfinishedRow",
-    "WriteCounts",
-    "get_report",
-    "install",
-    "instrument",
-    "load_settings",
-    "mount_guard",
-    "stop_waiting",
-    "uninstall",
-    "write_records",
-]
-
 # A name is imported when it is first asked for: a program that meets no lock never loads what handles locks.
 _NAMES = {
     "clock": ["Clock", "stop_waiting"],
@@ -92,4 +140,4 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of ours
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_MODULES})

@@ -1,8 +1,100 @@
-"""Clocks, and waits that can be interrupted.
+"""Clocks, waits that can be interrupted, and how a process stops waiting.
 
-Everything that waits takes a :class:`Clock`, so that tests can control time, and sleeps on a :class:`Wake`, which
-:class:`Stops` can set. Instants are `float` seconds on a monotonic scale with an arbitrary origin; timeouts are
-`float` seconds.
+Everything that waits takes a `Clock`, so that tests can control time, and sleeps on a `Wake`, which
+`Stops` can set. Instants are `float` seconds on a monotonic scale with an arbitrary origin;
+timeouts are `float` seconds.
+
+A clean stop. Between SIGTERM and SIGKILL a process has some seconds.
+`crm_guard.stop_waiting(for_good=True)`, in a signal handler too, ends all waits at once, and calls
+that begin later do not wait::
+
+    import signal
+    import crm_guard
+
+    signal.signal(signal.SIGTERM, lambda number, frame: crm_guard.stop_waiting(for_good=True))
+
+A call whose records are locked then raises `RecordLockedError` with the reason `STOPPED`, or
+returns where others of its records were written; `remaining_request()` of the error or the report
+is what to send later. `write_records` awaits what is under way and raises, and `unfinished()` has
+the rest. Nothing is sent twice. Only a SIGKILL in the middle of a send leaves a write of which
+nobody knows the end: let the process have more seconds than one send may take, which is its connect
+and read timeout and five seconds of diagnosis. `GuardAdapter.stop_waiting()` ends the waits of one
+guard.
+
+Kubernetes, systemd, scripts. A process with the id 1 ignores a SIGTERM that it does not handle, and
+a shell in front of it does not pass it on: start Python itself (`command: ["python", "job.py"]`).
+This job needs less than the 30 seconds of the default `terminationGracePeriodSeconds`. It is for
+updates: `rows` are those of no earlier run, and `kept` lies on a volume that outlives the pod;
+after a SIGKILL, what was kept before is written again::
+
+    import json
+    import signal
+    from pathlib import Path
+
+    import crm_guard
+
+    signal.signal(signal.SIGTERM, lambda number, frame: crm_guard.stop_waiting(for_good=True))
+
+
+    def job(session, url, rows, kept: Path):
+        before = map(json.loads, kept.read_text().splitlines()) if kept.exists() else ()
+        rows = iter([*before, *rows])
+        with crm_guard.write_records(session, "PUT", url, rows, timeout=(5, 15)) as writer:
+            try:
+                for result in writer:
+                    if not result.succeeded:
+                        print(result.to_dict())
+            except crm_guard.GuardError as error:
+                if error.report.reason is not crm_guard.GiveUpReason.STOPPED:
+                    raise
+            finally:
+                writer.close()
+                left = [row.row for row in writer.unfinished() if row.may_be_sent]
+                new = kept.with_suffix(".new")
+                with new.open("w") as file:
+                    for row in (*left, *rows):
+                        print(json.dumps(row), file=file)
+                new.replace(kept)
+
+gunicorn has no hook for SIGTERM in a worker, so its configuration puts one before the worker's own.
+A worker of the class `sync` that waits longer than gunicorn's `timeout` is ended in the middle of
+its call: that must be above the guard's own `timeout` (120 s)::
+
+    # gunicorn.conf.py
+    import signal
+
+    import crm_guard
+
+    timeout = 150
+
+
+    def post_worker_init(worker):
+        before = signal.getsignal(signal.SIGTERM)
+
+        def stop(number, frame):
+            crm_guard.stop_waiting(for_good=True)
+            before(number, frame)
+
+        signal.signal(signal.SIGTERM, stop)
+
+A view answers a stopped call with 503 and `Retry-After: {error.retry_after}`, or puts
+`error.remaining_request()` on a queue.
+
+Celery. With the recipe of `crm_guard.remaining` there is nothing to do: tasks never wait, the
+worker ends after the sends under way, and what it has put off with `retry` stays in the broker for
+the next worker. Without `timeout=0` the same tasks wait, which suits a pool of `threads`, `gevent`
+or `solo`; then add this::
+
+    import crm_guard
+    from celery import signals
+
+
+    @signals.worker_shutting_down.connect
+    def stop(**about):
+        crm_guard.stop_waiting(for_good=True)
+
+Children of the `prefork` pool hear nothing of SIGTERM: there, do not wait. Leave `task_acks_late`
+off: a task whose worker is killed would be run again, and may have written.
 """
 
 from __future__ import annotations

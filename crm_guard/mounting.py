@@ -1,4 +1,90 @@
-"""Mount the guard on one session (`mount_guard`), or on every session of the process (`install`)."""
+"""Mount the guard on one session (`mount_guard`), or on every session of the process (`install`).
+
+A session of your own::
+
+    import requests
+    import crm_guard
+
+    session = requests.Session()
+    crm_guard.mount_guard(session)
+    lead = "https://www.zohoapis.com/crm/v8/Leads/111112000000075003"
+    session.put(lead, json={"data": [{"Company": "Zylker"}]})
+
+Clients that call `requests.put(...)`, as the official SDKs do, have no session to mount anything
+on::
+
+    import requests
+    import crm_guard
+
+    lead = "https://www.zohoapis.com/crm/v8/Leads/111112000000075003"
+    with crm_guard.install():  # or install() ... uninstall()
+        requests.put(lead, json={"data": [{"Company": "Zylker"}]})
+
+Only the URLs of CRM are guarded, below `CRM_PREFIXES` or your own `prefixes`. Others pass as
+through a stock adapter.
+
+Under other clients:
+
+- Zoho's Python SDK: `install()`. A refusal is an `SDKException` whose text has the hint;
+  `get_report(exception)` finds the report, and its `.cause` is the `NotApprovedError` or
+  `RecordLockedError`. A batch of which only some records were written is an answer of the SDK,
+  unless `raise_on="partial"` makes it an exception as well. The SDK opens one connection per call;
+  under the guard 100 calls use one.
+- `zoho-crm-connector`: `mount_guard(client.requests_session)`. Its `Retry` is kept, with one
+  warning that says what it may repeat.
+- `zohocrmapi`, and any other client of `requests`: `install()`.
+- To keep a client's own handling of errors: `install(settings={"raise_on": "never"})`. It sees the
+  status and the body that it knows. With `"hints_in_body": True` the hint follows the `message` of
+  a blocked record, which is all that most clients show.
+- Sessions of `niquests` are rejected before anything is sent.
+
+Together with other adapters and hooks:
+
+- A rate limiter, cache, TLS or host-header adapter that is mounted already becomes `inner`: every
+  send, resend and diagnosis passes through it. A stock adapter is replaced; its pool sizes and
+  `max_retries` are kept. A guard that is mounted already stays: two never stack.
+- Digest and NTLM auth, redirects, proxies, cookies, hooks: as with the stock adapter. Cookies of
+  all attempts are kept.
+- A wait may outlive the access token: `refresh=renew` has `renew(request)` called with a copy
+  before each resend, to set `Authorization` anew.
+- `requests_cache.install_cache()` works before or after `install()`; each can be undone alone.
+- `session.close()` closes what the guard made or took over from the session, but neither an
+  `inner=` that you passed nor a lock registry: guards with the same `redis://` URL, `wake_at_once`
+  and `wait_max` share one, which ends with the last. Where threads have a session each and one
+  adapter, closing a session ends no other call.
+- Pickles and deep copies keep the settings; connections and locks start empty. After a `fork`
+  (prefork workers, `multiprocessing`) guards, and adapters that they send through, start with new
+  connections.
+- gevent 24.2.1 or later, patched before or after the import: greenlets wait side by side. A
+  `redis://` registry needs the patch first, or locks stay within the process, with a warning.
+
+`max_retries=` of urllib3 works underneath, and may repeat a write that CRM applied: a PUT or DELETE
+whose answer was lost, also with `max_retries=3`. These two policies repeat none. The first repeats
+what was never sent, the second also what CRM refused as a whole with 429 (with its own backoff:
+urllib3 honours `Retry-After` for 503 as well, or not at all)::
+
+    import requests
+    from urllib3 import Retry
+    import crm_guard
+
+    connections = Retry(connect=3, read=False, other=0, respect_retry_after_header=False)
+    throttled = Retry(
+        total=5,
+        connect=3,
+        read=False,
+        other=0,
+        status=5,
+        status_forcelist=[429],
+        allowed_methods=None,
+        backoff_factor=1,
+        raise_on_status=False,
+        respect_retry_after_header=False,
+    )
+    crm_guard.mount_guard(requests.Session(), max_retries=throttled)
+
+A policy with a `status_forcelist` that may repeat an applied write causes a warning that names what
+is unsafe in it.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +111,23 @@ if TYPE_CHECKING:
 
 _DOMAINS: Final = ("com", "eu", "in", "com.au", "jp", "ca", "sa", "com.cn", "uk", "ae", "sg")
 
-CRM_PREFIXES: Final = tuple(
+
+class _Prefixes(tuple[str, ...]):
+    """A tuple of URLs that signatures show by its name."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "CRM_PREFIXES"
+
+
+CRM_PREFIXES: Final[tuple[str, ...]] = _Prefixes(
     f"https://{kind}zohoapis.{domain}/" for domain in _DOMAINS for kind in ("www.", "", "sandbox.", "developer.")
 )
 """Every known host of the CRM API: production, sandbox and developer edition, in each data centre.
 
 From Zoho's Python SDK (2026); the last three data centres are documented by third parties only.
+`print(*CRM_PREFIXES)` shows them.
 """
 
 _SHARED_POOL: Final = {"pool_maxsize": 32}

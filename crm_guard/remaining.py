@@ -1,4 +1,79 @@
-"""RemainingRequest: a storable request for records that were refused, which a task queue can send later."""
+"""RemainingRequest: a storable request for records that were refused, which a task queue can send later.
+
+What stays blocked can be kept as a request for just those records, without credentials, and sent
+once somebody has resolved it. `request_for` takes any refused outcomes; it raises `ValueError` for
+a record that was written or may have been::
+
+    import json
+    import requests
+    import crm_guard
+
+    session = requests.Session()
+    crm_guard.mount_guard(session)
+    rows = [{"id": "111112000000142001", "Company": "Zylker"}, {"id": "111112000000075009", "Company": "Zylker"}]
+    response = session.put("https://www.zohoapis.com/crm/v8/Leads", json={"data": rows})
+    report = crm_guard.get_report(response)
+    letter = json.dumps(report.request_for(report.blocked).to_dict())
+
+    # later, once the record is approved
+    token = {"Authorization": "Zoho-oauthtoken 1000.x"}
+    rest = crm_guard.RemainingRequest.from_dict(json.loads(letter), headers=token)
+    print(rest.method, rest.url)  # session.send(rest)
+
+`report.remaining_request()`, also of an error, is that of the records that are still locked by a
+lock that passes.
+
+What a queue carries (`to_dict()`, pickled requests, reports and errors) contains no
+`Authorization`, no cookies, and nothing else that is named like a credential; `keep=` keeps some.
+`from_dict(data, headers=..., params=...)` adds them back, and sending fails with the names of those
+still missing.
+
+A worker that must not block sets `timeout=0` and puts the rest of the job on its queue. With
+Celery::
+
+    import logging
+    import os
+
+    import requests
+    from celery import Celery
+
+    import crm_guard
+
+    app = Celery("crm", broker=os.environ["BROKER_URL"])
+    policy = crm_guard.load_settings(timeout=0, raise_on="never")  # never wait; read the report
+
+
+    @app.task
+    def dead_letter(record, code, hint):
+        logging.getLogger("dead_letter").error("%s may not have been written: %s. %s", record, code, hint)
+
+
+    @app.task(bind=True, max_retries=50)
+    def send(self, request):
+        with requests.Session() as session:
+            crm_guard.mount_guard(session, os.environ.get("CRM_URL", "https://www.zohoapis.com"), settings=policy)
+            todo = crm_guard.RemainingRequest.from_dict(request, headers={"Authorization": os.environ["CRM_TOKEN"]})
+            report = crm_guard.get_report(session.send(todo))
+        last = self.request.retries >= self.max_retries
+        if report.error and report.error.status in (401, 429) and not last:  # nothing was written: all of it again
+            raise self.retry(countdown=report.retry_after or 60)
+        if report.error and not report.outcomes:  # the request names no records: a job by cvid, say
+            raise RuntimeError(f"the call failed as a whole: {report.error}")
+        rest = None if last else report.remaining_request()  # just the records that are still locked
+        for outcome in report.outcomes:
+            if not outcome.succeeded and (rest is None or not outcome.retryable):  # it will not be sent again
+                record = outcome.record_id or f"row {outcome.position}"
+                dead_letter.delay(record, outcome.code or str(report.error), outcome.hint)
+        if rest is not None:
+            raise self.retry(args=[rest.to_dict()], countdown=report.retry_after)
+
+
+    def update(url, rows):
+        request = requests.Request("PUT", url, json={"data": rows}).prepare()
+        send.delay(crm_guard.RemainingRequest.of(request).to_dict())
+
+On SIGTERM see `crm_guard.clock`, or `crm-guard help stopping`.
+"""
 
 from __future__ import annotations
 

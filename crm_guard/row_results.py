@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from crm_guard.outcomes import RecordOutcome
-
-if TYPE_CHECKING:
-    from crm_guard.outcomes import GiveUpReason
+from crm_guard.outcomes import GiveUpReason, RecordOutcome
 
 T_co = TypeVar("T_co", covariant=True)
 

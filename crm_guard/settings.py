@@ -87,7 +87,26 @@ class SettingsOptions(TypedDict, total=False):
 
 
 class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How one guard behaves: frozen, hashable, picklable, equal by value, safe to share between threads.
+    r"""How one guard behaves: frozen, hashable, picklable, equal by value, safe to share between threads.
+
+    ::
+
+        import requests
+        import crm_guard
+
+        settings = crm_guard.GuardSettings(timeout=30.0, raise_on="partial")
+        crm_guard.mount_guard(requests.Session(), settings=settings)
+
+    Without `settings`, `load_settings()` reads them: arguments before environment (`CRM_GUARD_TIMEOUT=30`) before a
+    mapping or a TOML file (`[tool.crm_guard]`) before the defaults::
+
+        import crm_guard
+
+        settings = crm_guard.load_settings({"timeout": 30, "attempts": 10}, env={"CRM_GUARD_WAIT_MAX": "4"})
+        print(settings.timeout, settings.attempts, settings.wait_max)
+
+    `crm-guard settings FILE` shows the result; `python tests/benchmarks/waits.py` compares the waits of these
+    settings with those of other libraries.
 
     All times are in seconds. An `int` is accepted for a `float` and a list for a tuple; both are converted to the
     type below. `True` is not accepted as a number, nor are NaN and infinity. The `repr` shows only the scheme of a
@@ -95,37 +114,39 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     `msgspec.structs.replace(settings, timeout=5)` makes a changed copy, with every rule checked again.
 
     Attributes:
-        attempts: Sends in total for one call, the first included; 1 or more. 1 never sends again. With the
-            default waits, `timeout` ends a call first.
-        timeout: Budget of one call in seconds, counted from its first refusal, for waits and resends together; 0
-            or more. 0 never waits: a locked record fails at once.
-        wait_initial: Ceiling of the first wait in seconds; above 0, at most `wait_max`.
+        attempts: Sends in total for one call, the first included; 1 or more. 1 never sends again. With the default
+            waits, `timeout` ends a call first. Default: 30.
+        timeout: Budget of one call in seconds, counted from its first refusal, for waits and resends together; 0 or
+            more. 0 never waits: a locked record fails at once. Default: 120.0.
+        wait_initial: Ceiling of the first wait in seconds; above 0, at most `wait_max`. Default: 3.0.
         wait_max: Ceiling of every wait in seconds; at least `wait_initial`. Equal to it: waits do not grow.
-        wait_exp_base: Factor by which the ceiling grows after each wait; 1 or more. 1: waits do not grow.
-        wait_jitter: Share of each wait that is random, 0 to 1. 0: each wait is exactly its ceiling; 0.2:
-            between 80 and 100 % of it; 1: anything up to it, so some waits are close to 0.
+            Default: 5.0.
+        wait_exp_base: Factor by which the ceiling grows after each wait; 1 or more. 1: waits do not grow. Default:
+            1.2.
+        wait_jitter: Share of each wait that is random, 0 to 1. 0: each wait is exactly its ceiling; 0.2: between 80
+            and 100 % of it; 1: anything up to it, so some waits are close to 0. Default: 0.2.
         retry_actions: Values of `details.action` that are waited for; case-sensitive. Empty: nothing is ever sent
-            again, refusals are only explained.
-        raise_on: `"failure"`: raise if CRM applied nothing of a call; `"partial"`: raise if any record
-            stayed blocked; `"never"`: always return the response, with its report.
+            again, refusals are only explained. Default: `("zia_vision_processing",)`.
+        raise_on: `"failure"`: raise if CRM applied nothing of a call; `"partial"`: raise if any record stayed
+            blocked; `"never"`: always return the response, with its report. Default: `"failure"`.
         hints_in_body: Also append the hint to the `message` of a blocked item in the response body, which is all
-            that most clients show to their user. False leaves messages as CRM wrote them.
-        diagnose: Spend one more GET to learn the approval state behind a `NOT_APPROVED`. False: no extra
-            request is made, and the hint names every possible case.
-        share_locks: Let threads (and, with a Redis registry, hosts) share the state of a lock, so that one
-            call asks CRM on behalf of all. False: each call asks by itself.
+            that most clients show to their user. False leaves messages as CRM wrote them. Default: False.
+        diagnose: Spend one more GET to learn the approval state behind a `NOT_APPROVED`. False: no extra request is
+            made, and the hint names every possible case. Default: True.
+        share_locks: Let threads (and, with a Redis registry, hosts) share the state of a lock, so that one call
+            asks CRM on behalf of all. False: each call asks by itself. Default: True.
         lock_registry: Where that state is kept: `"memory"` for this process, or a `redis://`, `rediss://` or
             `unix://` URL. Percent-encode special characters of the password. A URL that redis-py cannot use is
-            refused at once. Error texts show only the scheme.
+            refused at once. Error texts show only the scheme. Default: `"memory"`.
         wake_at_once: How many waiting calls are sent together when a record unlocks; 1 or more. 1: one after the
-            other. CRM answers 429 to more concurrent calls than the plan of the organisation allows.
-        min_credits: Stop waiting once `X-API-CREDITS-REMAINING` is at or below this number of API credits; 0
-            or more. 0: only when none is left.
+            other. CRM answers 429 to more concurrent calls than the plan of the organisation allows. Default: 10.
+        min_credits: Stop waiting once `X-API-CREDITS-REMAINING` is at or below this number of API credits; 0 or
+            more. 0: only when none is left. Default: 0.
         max_inspect_bytes: Largest response body that is inspected, in bytes; 0 or more. A larger one is passed
-            through unread, so 0 disables the guard.
+            through unread, so 0 disables the guard. Default: 8388608, 8 MiB.
         path_pattern: Regular expression for the URL paths of CRM calls, matched at the beginning of the path. Other
-            calls are passed through, as are paths without an API version (`/v8/`): module and record are read
-            from what follows the version.
+            calls are passed through, as are paths without an API version (`/v8/`): module and record are read from
+            what follows the version. Default: `/crm(/[^/]+)?/v\d+(\.\d+)?/`.
 
     Raises:
         SettingsError: A value has the wrong type or is out of range, or `wait_max` is less than

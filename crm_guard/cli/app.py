@@ -14,6 +14,7 @@ from crm_guard.cli.demo import MOST_RECORDS, MOST_ROWS, Demo, run_demo
 from crm_guard.cli.demo.plan import FEWEST_RECORDS
 from crm_guard.cli.effective import run_settings
 from crm_guard.cli.explain import Question, read_text, run_explain
+from crm_guard.cli.help import run_help
 from crm_guard.cli.simulate import run_simulate
 from crm_guard.cli.sync import Sync, options, run_sync
 from crm_guard.cli.sync.call import DEFAULT_VARIABLE, Target
@@ -220,3 +221,13 @@ def settings(
 ) -> None:
     """Show the effective settings and the origin of each."""
     run_settings(source, as_document=json)
+
+
+@app.command("help")
+def show_help(
+    topic: Annotated[
+        str | None, typer.Argument(metavar="[TOPIC]", help="The page; without it, all topics.")
+    ] = None,
+) -> None:
+    """Print a page of the reference, with examples."""
+    run_help(topic)

@@ -1,4 +1,22 @@
-"""`crm-guard sync`: writes the rows of a CSV or JSON lines file to CRM, and keeps those that were not written."""
+"""`crm-guard sync`: writes the rows of a CSV or JSON lines file to CRM, and keeps those that were not written.
+
+The header of a CSV file has the API names of the fields; the environment variable `CRM_TOKEN` has
+the access token:
+
+    crm-guard sync leads.csv --url https://www.zohoapis.com --module Leads --method update --failed failed.csv
+    crm-guard sync failed.csv --url https://www.zohoapis.com --module Leads --method update --failed again.csv
+
+A file is checked to its end before anything is sent. CSV values go as text; empty cells are left
+out, or sent as null with `--empty null`. Each row that was not written is in `failed.csv` as it
+was, with `_code`, `_case`, `_hint`, `_line`, `_state`, `_message` and `_uncertain`; columns that
+begin with `_` are never sent, so that file can be synced as it is. Rows that may have been written
+are left out then, unless `--include-uncertain` is given. Ctrl-C and SIGTERM await what is under
+way, and keep the rest in the file; a run that is killed leaves `failed.csv.part`, which tells only
+some of the rows. Locked rows wait, and hold back no others: see `crm-guard help bulk`.
+
+Exit status: 0 all written, 1 some not, 2 bad usage or file, 130 Ctrl-C. All options: `crm-guard
+sync --help`.
+"""
 
 from __future__ import annotations
 
