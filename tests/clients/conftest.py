@@ -60,9 +60,12 @@ class SDK:
     def update(self, lead):
         return self.leads.update_record(int(lead), self.body(), self.names.HeaderMap())
 
+    def rows(self, *leads):
+        return [row for lead in leads for row in self.body(lead).get_data()]
+
     def update_many(self, *leads):
         body = self.body()
-        body.set_data([row for lead in leads for row in self.body(lead).get_data()])
+        body.set_data(self.rows(*leads))
         return self.leads.update_records(body, self.names.HeaderMap())
 
     def delete(self, lead):

@@ -1,4 +1,4 @@
-"""The README's recipe for Celery, run with a real worker on a real Redis."""
+"""The reference's recipe for Celery, run with a real worker on a real Redis."""
 
 import importlib.util
 import os
@@ -6,22 +6,12 @@ import re
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from crm_guard.clock import SystemClock
 from crm_guard.simulator import Simulator
-
-README = Path(__file__).parent.parent.parent / "README.md"
-
-
-@pytest.fixture
-def recipe():
-    (snippet,) = re.findall(
-        r"^```python\n((?:(?!^```).)*?Celery\(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE
-    )
-    return snippet
+from tests.documents.pages import recipe
 
 
 @pytest.fixture
@@ -31,9 +21,9 @@ def crm_server():
 
 
 @pytest.fixture
-def worker(recipe, server, crm_server, tmp_path):
+def worker(server, crm_server, tmp_path):
     """A Celery worker in a process of its own that runs the recipe; yields the module of the recipe."""
-    (tmp_path / "crm_tasks.py").write_text(recipe)
+    (tmp_path / "crm_tasks.py").write_text(recipe("Celery("))
     told = {
         "BROKER_URL": server.url,
         "CRM_URL": crm_server.url,

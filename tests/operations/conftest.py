@@ -1,29 +1,18 @@
-"""Recipes of the README, and processes that run them until a SIGTERM."""
+"""Processes that run the recipes of the reference until a SIGTERM."""
 
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from crm_guard.clock import SystemClock
 from crm_guard.simulator import Simulator
-
-README = Path(__file__).parents[2] / "README.md"
-
-
-def recipe(marker):
-    """Return the one Python snippet of the README that contains `marker`."""
-    snippets = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
-    (found,) = [snippet for snippet in snippets if marker in snippet]
-    return found
 
 
 def until(condition, seconds=20.0):

@@ -1,4 +1,4 @@
-"""The README's recipes for Celery: what a SIGTERM leaves to the next worker, which writes it once."""
+"""The reference's recipes for Celery: what a SIGTERM leaves to the next worker, which writes it once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import pytest
 import redis
 
+from tests.documents.pages import recipe
 from tests.locks.conftest import redis_server
-from tests.operations.conftest import process, recipe, until
+from tests.operations.conftest import process, until
 
 ALONE = ["--loglevel=INFO", "--without-mingle", "--without-gossip", "--without-heartbeat"]
 

@@ -1,4 +1,4 @@
-"""The README's configuration of gunicorn: a worker that waits for a lock ends at once, and its view answers."""
+"""The reference's configuration of gunicorn: a worker that waits for a lock ends at once, and its view answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 import requests
 
 import crm_guard
-from tests.operations.conftest import free_port, listens, process, recipe, until
+from tests.documents.pages import recipe
+from tests.operations.conftest import free_port, listens, process, until
 
 APP = """
 import json, os

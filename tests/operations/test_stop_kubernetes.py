@@ -1,4 +1,4 @@
-"""The README's job for Kubernetes: SIGTERM ends it at once, and the next run writes what it has left."""
+"""The reference's job for Kubernetes: SIGTERM ends it at once, and the next run writes what it has left."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import subprocess
 import pytest
 
 from crm_guard.simulator import Simulator
-from tests.operations.conftest import process, recipe, until
+from tests.documents.pages import recipe
+from tests.operations.conftest import process, until
 
 MAIN = """
 import itertools
