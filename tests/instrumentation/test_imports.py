@@ -23,8 +23,9 @@ WITHOUT = (
     + """
 import crm_guard
 show("import")
-from crm_guard import *
-show("star")
+for name in dir(crm_guard):
+    getattr(crm_guard, name)
+show("names")
 import requests
 from crm_guard.simulator import Simulator
 from crm_guard.testing import ManualClock
@@ -47,7 +48,7 @@ with Simulator(clock=clock) as crm, requests.Session() as session:
     show("many")
 import crm_guard.instrumentation
 assert {"OpenTelemetryHook", "PrometheusHook", "instrument"} <= set(dir(crm_guard.instrumentation))
-assert crm_guard.instrumentation.instrument is crm_guard.instrument is instrument
+assert crm_guard.instrumentation.instrument is crm_guard.instrument
 show("instrumentation")
 """
 )
@@ -78,7 +79,7 @@ for name in ("OpenTelemetryHook", "PrometheusHook"):
 
 
 def test_nothing_is_imported_by_calls_that_meet_locks_nor_by_the_package_of_the_hooks():
-    assert said(WITHOUT) == ["import", "star", "locked", "many", "instrumentation"]
+    assert said(WITHOUT) == ["import", "names", "locked", "many", "instrumentation"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
@@ -175,6 +175,7 @@ class TestProbe:
         [probe] = probes(headers={"Authorization": TOKEN})
         assert "secret" not in repr(probe)
 
+    @settings(max_examples=40)
     @given(
         ids=st.lists(st.one_of(st.text(), st.from_regex(r"[0-9]{1,30}"), st.text("0123456789&=?#/.\r\n,%"))),
         module=st.one_of(st.text(), st.from_regex(r"[A-Za-z][\w./?#-]*"), st.just("Leads")),
@@ -273,6 +274,7 @@ class TestReadStates:
         assert read_states(body) == {}
         assert refused_scope(401, body) is False
 
+    @settings(max_examples=40)
     @given(
         st.one_of(
             st.binary(),
