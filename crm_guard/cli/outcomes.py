@@ -109,10 +109,11 @@ def full_line(outcome: RecordOutcome) -> Text:
 
 
 def short_line(outcome: RecordOutcome) -> Text:
-    """Return id, case and approval state of a blocked record, in columns."""
+    """Return id, case and approval state, if known, of a blocked record, in columns."""
     why = outcome.case or outcome.action or " or ".join(outcome.candidates) or outcome.code
     line = Text.assemble(_name(outcome), "  ", (f"{harmless(why):<20}", verdict(outcome).style))
-    return line.append(f" {harmless(outcome.approval_state or '')}", "dim")
+    state = f" state {harmless(outcome.approval_state)}" if outcome.approval_state else ""
+    return line.append(state, "dim")
 
 
 def _name(outcome: RecordOutcome) -> tuple[str, str]:

@@ -11,24 +11,29 @@ import msgspec
 from rich.live import Live
 from rich.text import Text
 
-from crm_guard.cli.demo.board import Board, Rows, plain_line
+from crm_guard.cli.demo.board import Board, Lines, Rows
 from crm_guard.cli.demo.bulk import Bulk, run_bulk
 from crm_guard.cli.demo.checks import Day, check_day
 from crm_guard.cli.demo.crew import Crew
 from crm_guard.cli.demo.metrics import MetricsPage
+from crm_guard.cli.demo.opening import show_opening
 from crm_guard.cli.demo.plan import Planner
-from crm_guard.cli.demo.summary import document, show_summary
+from crm_guard.cli.demo.summary import announce_bulk, document, show_bulk, show_checks, show_day, show_unguarded
+from crm_guard.cli.demo.unguarded import Twins
 from crm_guard.cli.terminal import CommandError, make_console, write_json
 from crm_guard.settings import GuardSettings, load_settings
 from crm_guard.simulator import Simulator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
     from crm_guard.cli.demo.board import Row
+    from crm_guard.cli.demo.checks import Check
     from crm_guard.cli.demo.plan import Job
+    from crm_guard.cli.demo.unguarded import Unguarded
+    from crm_guard.simulator import EngineOptions
 
 MOST_RECORDS: Final = 500
 MOST_ROWS: Final = 100_000
@@ -72,35 +77,65 @@ def run_demo(demo: Demo, *, as_document: bool) -> int:
 
 def _run_demo(demo: Demo, page: MetricsPage | None, *, as_document: bool) -> int:
     settings = _scaled(load_settings(), demo.speed)
-    console = make_console()
-    check_seconds = _UPLOAD_CHECK_SECONDS / demo.speed
-    if page is not None and not as_document:
+    console = None if as_document else make_console()
+    if page is not None and console is not None:
         console.print(f"Metrics while it runs: {page.url}\n", soft_wrap=True)
-    run = _run_silently if as_document else _run_live if console.is_interactive else _run_in_lines
     try:
-        with Simulator(seed=demo.seed, shuffle=True, validation_seconds=check_seconds) as crm:
-            jobs = Planner(crm, random.Random(demo.seed), demo.speed).plan(demo.records)
-            day = run(jobs, Crew(crm, settings), console)
-            checks = check_day(day)
-        bulk = _run_bulk(demo, settings, None if as_document else console)
+        with Twins(seed=demo.seed, records=demo.records, speed=demo.speed, options=_options(demo)) as twins:
+            day = _run_day(demo, settings, console)
+            bulk = _run_bulk(demo, settings, console)
+            unguarded = twins.results()
     except KeyboardInterrupt:
         message = "interrupted"
         raise CommandError(message, _INTERRUPTED) from None
-    checks = (*checks, bulk.check())
-    if as_document:
-        found = document(day, bulk, checks, seed=demo.seed, speed=demo.speed)
+    checks = (*check_day(day), bulk.check())
+    if console is None:
+        found = document(day, bulk, checks, unguarded, seed=demo.seed, speed=demo.speed)
         write_json(found if page is None else {**found, "metrics": page.read()})
     else:
-        show_summary(day, bulk, checks, console)
-        if page is not None:
-            console.print(Text(f"\n{page.read()}"), soft_wrap=True)
+        _conclude(checks, unguarded, page, console, speed=demo.speed)
     return 0 if all(check.held for check in checks) else _FAILED
 
 
+def _options(demo: Demo) -> EngineOptions:
+    """Return the options of every simulator of the day."""
+    return {"seed": demo.seed, "shuffle": True, "validation_seconds": _UPLOAD_CHECK_SECONDS / demo.speed}
+
+
+def _run_day(demo: Demo, settings: GuardSettings, console: Console | None) -> Day:
+    with Simulator(**_options(demo)) as crm:
+        jobs = Planner(crm, random.Random(demo.seed), demo.speed).plan(demo.records)
+        crew = Crew(crm, settings)
+        if console is None:
+            return _run(jobs, crew, Rows(jobs), lambda _row: None)
+        show_opening(jobs, console, seed=demo.seed)
+        run = _run_live if console.is_interactive else _run_in_lines
+        day = run(jobs, crew, console)
+    show_day(day, console)
+    return day
+
+
 def _run_bulk(demo: Demo, settings: GuardSettings, console: Console | None) -> Bulk:
-    if console is not None:
-        console.print(f"\nNow an update of {demo.rows} rows, twice: by write_records, and in batches that wait.")
-    return run_bulk(demo.rows, settings, seed=demo.seed, speed=demo.speed, shows=console is not None)
+    if console is None:
+        return run_bulk(demo.rows, settings, seed=demo.seed, speed=demo.speed, shows=False)
+    announce_bulk(demo.rows, console)
+    bulk = run_bulk(demo.rows, settings, seed=demo.seed, speed=demo.speed, shows=True)
+    show_bulk(bulk, console)
+    return bulk
+
+
+def _conclude(
+    checks: Sequence[Check],
+    unguarded: Sequence[Unguarded],
+    page: MetricsPage | None,
+    console: Console,
+    *,
+    speed: float,
+) -> None:
+    show_checks(checks, console)
+    if page is not None:
+        console.print(Text(f"\n{page.read()}"), soft_wrap=True)
+    show_unguarded(unguarded, console, speed=speed)
 
 
 def _scaled(settings: GuardSettings, speed: float) -> GuardSettings:
@@ -114,13 +149,10 @@ def _scaled(settings: GuardSettings, speed: float) -> GuardSettings:
     )
 
 
-def _run_silently(jobs: tuple[Job, ...], crew: Crew, console: Console) -> Day:  # noqa: ARG001 (one signature)
-    return _run(jobs, crew, Rows(jobs), lambda _row: None)
-
-
 def _run_in_lines(jobs: tuple[Job, ...], crew: Crew, console: Console) -> Day:
-    rows = Rows(jobs)
-    return _run(jobs, crew, rows, lambda row: console.print(plain_line(row, rows.elapsed), soft_wrap=True))
+    lines = Lines(jobs, console)
+    lines.tell_columns()
+    return _run(jobs, crew, lines.rows, lines.tell_end)
 
 
 def _run_live(jobs: tuple[Job, ...], crew: Crew, console: Console) -> Day:

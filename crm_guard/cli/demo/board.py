@@ -16,7 +16,7 @@ from crm_guard.cli.terminal import harmless, signs
 from crm_guard.events import EventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
@@ -30,6 +30,8 @@ _LINES_AROUND: Final = 7
 _WIDE: Final = 88
 _NARROW: Final = 60
 _ID_TAIL: Final = 6
+_ID_LENGTH: Final = 18
+_SHORT_ID_LENGTH: Final = 12
 
 
 class Phase(enum.Enum):
@@ -72,9 +74,11 @@ class View(NamedTuple):
 class Row:
     """The display state of one job. Thread-safe: the job's thread writes, the display reads."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, on_lock: Callable[[Row], None] | None = None) -> None:
         self.job = job
         self.result: Result | None = None
+        self._on_lock = on_lock
+        self._told = 0
         self._mutex = threading.Lock()
         self._phase = Phase.QUEUED
         self._sends = self._sends_before = 0
@@ -88,19 +92,27 @@ class Row:
             self._phase, self._sends = Phase.SENDING, 1
 
     def note(self, event: GuardEvent) -> None:
-        """Record an event of the guard."""
+        """Record an event of the guard. A wait is told if the number of locked records has changed."""
         with self._mutex:
-            self._sends = self._sends_before + event.attempt
-            self._waited = self._waited_before + event.waited
-            if event.kind is EventKind.LOCKED:
-                self._locked |= set(event.record_ids)
-            elif event.kind is EventKind.WAITING:
-                self._phase, self._since = Phase.WAITING, time.monotonic()
-                self._until = self._since + event.delay
-            elif event.kind is EventKind.RESENDING:
-                self._phase = Phase.SENDING
-            elif event.kind is EventKind.UNLOCKED:
-                self._locked -= set(event.record_ids)
+            self._record(event)
+            news = event.kind is EventKind.WAITING and self._told != len(self._locked)
+            if news:
+                self._told = len(self._locked)
+        if news and self._on_lock is not None:
+            self._on_lock(self)
+
+    def _record(self, event: GuardEvent) -> None:
+        self._sends = self._sends_before + event.attempt
+        self._waited = self._waited_before + event.waited
+        if event.kind is EventKind.LOCKED:
+            self._locked |= set(event.record_ids)
+        elif event.kind is EventKind.WAITING:
+            self._phase, self._since = Phase.WAITING, time.monotonic()
+            self._until = self._since + event.delay
+        elif event.kind is EventKind.RESENDING:
+            self._phase = Phase.SENDING
+        elif event.kind is EventKind.UNLOCKED:
+            self._locked -= set(event.record_ids)
 
     def advance(self, report: GuardReport) -> None:
         """Record the end of a call."""
@@ -127,10 +139,12 @@ class Row:
         if self.result is not None:
             return ended(self.result)
         if self._phase is Phase.WAITING:
-            what = "locked" if self.job.single else f"{len(self._locked)} of {len(self.job.ids)} locked"
-            return f"{what}, next send in {max(0.0, self._until - now):.1f} s"
+            left = f"again in {max(0.0, self._until - now):.1f} s"
+            if self.job.single:
+                return f"locked, sent {left}"
+            return f"{len(self._locked)} of {len(self.job.ids)} locked, {left}"
         resending = self._phase is Phase.SENDING and self._locked
-        return "resending" if resending else self._phase.value
+        return "sending again" if resending else self._phase.value
 
     def _settled(self) -> int:
         """Return the number of the job's records that have a result."""
@@ -153,10 +167,15 @@ def ended(result: Result) -> str:
 
 
 class Rows:
-    """All rows, and the time since their creation."""
+    """All rows, and the time since their creation.
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._rows = {job.number: Row(job) for job in jobs}
+    Args:
+        jobs: One row for each.
+        on_lock: Called in a job's thread when it begins to wait for another number of locked records than before.
+    """
+
+    def __init__(self, jobs: Sequence[Job], on_lock: Callable[[Row], None] | None = None) -> None:
+        self._rows = {job.number: Row(job, on_lock) for job in jobs}
         self._started = time.monotonic()
 
     def of(self, job: Job) -> Row:
@@ -194,8 +213,7 @@ class Board:
 def _table(shown: Sequence[tuple[Row, View]], room: int, width: int, used: Signs) -> Table:
     wide = width >= _NARROW
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=width < _WIDE)
-    table.add_column("", width=1)
-    table.add_column("job", no_wrap=True)
+    table.add_column("  job", no_wrap=True)
     if wide:
         table.add_column("record", no_wrap=True)
     table.add_column("state", no_wrap=True, min_width=min(width // 3, 32), ratio=1)
@@ -206,7 +224,7 @@ def _table(shown: Sequence[tuple[Row, View]], room: int, width: int, used: Signs
     for row, view in chosen:
         table.add_row(*_cells(row.job, view, width, used))
     if len(chosen) < len(shown):
-        table.add_row("", Text(f"{used.more} {len(shown) - len(chosen)} more", "dim"))
+        table.add_row(Text(f"{used.more} {len(shown) - len(chosen)} more", "dim"))
     return table
 
 
@@ -218,11 +236,11 @@ def _most_urgent(shown: Sequence[tuple[Row, View]], room: int) -> list[tuple[Row
 
 def _cells(job: Job, view: View, width: int, used: Signs) -> list[RenderableType]:
     style = _STYLES[view.phase]
-    sign, state = Text(_sign(view.phase, used), style), Text(view.state, style)
+    name, state = Text.assemble((_sign(view.phase, used), style), f" {job.name}"), Text(view.state, style)
     waited = f"{view.waited:.1f} s" if view.waited else ""
     if width < _NARROW:
-        return [sign, job.name, state, waited]
-    return [sign, job.name, Text(_records(job, width, used), "dim"), state, str(view.sends or ""), waited]
+        return [name, state, waited]
+    return [name, Text(_records(job, width, used), "dim"), state, str(view.sends or ""), waited]
 
 
 def _records(job: Job, width: int, used: Signs) -> str:
@@ -252,10 +270,38 @@ def _progress(shown: Sequence[tuple[Row, View]], width: int, elapsed: float) -> 
     return grid
 
 
-def plain_line(row: Row, elapsed: float) -> str:
-    """Return one line about a finished job, for output that is not a terminal."""
-    job, view = row.job, row.view()
-    name = job.ids[0] if job.single else f"{len(job.ids)} {job.module}"
-    sends = "1 send" if view.sends == 1 else f"{view.sends} sends"
-    waited = f", waited {view.waited:.1f} s" if view.waited else ""
-    return f"{elapsed:6.1f} s  {job.name:<15} {name:<18}  {view.state} ({sends}{waited})"
+class Lines:
+    """Prints the rows as lines, for output that is not a terminal: one when a job waits, and one when it has ended.
+
+    Thread-safe: lines come whole, and in the order of their times.
+    """
+
+    def __init__(self, jobs: Sequence[Job], console: Console) -> None:
+        self.rows = Rows(jobs, self.tell_lock)
+        self._console = console
+        self._mutex = threading.Lock()
+
+    def tell_columns(self) -> None:
+        """Print what the columns are."""
+        self._print("    s", "job", "record", "state", "sends", "waited")
+
+    def tell_lock(self, row: Row) -> None:
+        """Print that a job waits."""
+        self._tell(row, row.view()._replace(sends=0, waited=0.0))
+
+    def tell_end(self, row: Row) -> None:
+        """Print how a job ended."""
+        self._tell(row, row.view())
+
+    def _tell(self, row: Row, view: View) -> None:
+        job, width = row.job, self._console.width
+        waited = f"{view.waited:.1f} s" if view.waited else ""
+        record = _records(job, width, signs(self._console))
+        with self._mutex:
+            self._print(f"{self.rows.elapsed:5.1f}", job.name, record, view.state, str(view.sends or ""), waited)
+
+    def _print(self, seconds: str, name: str, record: str, state: str, sends: str, waited: str) -> None:
+        room = _ID_LENGTH if self._console.width >= _WIDE else _SHORT_ID_LENGTH
+        line = f"{seconds}  {name:<14} {record:<{room}}  {state:<28}"
+        numbers = f"  {sends:>5}  {waited:>6}" if sends else ""
+        self._console.print(Text((line + numbers).rstrip()))

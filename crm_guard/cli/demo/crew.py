@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FEWEST_THREADS: Final = 10
 _MOST_THREADS: Final = 32
 _JOBS_PER_THREAD: Final = 3
-_READ_SECONDS: Final = 30
+READ_SECONDS: Final = 30
 _POLL_SECONDS: Final = 0.05
 _current_row: ContextVar[Row] = ContextVar("current_row")
 
@@ -77,18 +77,11 @@ class Crew:
 
     def _do(self, job: Job, row: Row, guard: GuardAdapter) -> Result:
         _current_row.set(row)
-        self._lock(job)
+        begin_checks(self.crm, job)
         row.start()
         result = self._call(job, row, guard)
         row.finish(result)
         return result
-
-    def _lock(self, job: Job) -> None:
-        """Start Zia's image check on some of the job's records."""
-        for record_id, seconds in job.locks.items():
-            ending = job.endings.get(record_id)
-            next_state = ending.state if ending else State.APPROVED
-            self.crm.set_state(record_id, State.ZIA_VISION_VALIDATION, locked_for=seconds, then=next_state)
 
     def _call(self, job: Job, row: Row, guard: GuardAdapter) -> Result:
         """Make the job's calls through a session of its own: threads share only the guard."""
@@ -111,10 +104,18 @@ class Crew:
         """Make one call; return its response or exception, and the error if it is other than a block."""
         url = f"{self.crm.url}/crm/v8/{step.path}"
         try:
-            response = session.request(step.method, url, timeout=_READ_SECONDS, **step.arguments)
+            response = session.request(step.method, url, timeout=READ_SECONDS, **step.arguments)
         except requests.RequestException as failure:
             return failure, None if get_report(failure).blocked else f"{type(failure).__name__}: {failure}"
         return response, None if response.ok else f"status {response.status_code}"
+
+
+def begin_checks(crm: Simulator, job: Job) -> None:
+    """Start Zia's image check on some of the job's records."""
+    for record_id, seconds in job.locks.items():
+        ending = job.endings.get(record_id)
+        next_state = ending.state if ending else State.APPROVED
+        crm.set_state(record_id, State.ZIA_VISION_VALIDATION, locked_for=seconds, then=next_state)
 
 
 def _update_row(event: GuardEvent) -> None:

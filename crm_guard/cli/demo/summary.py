@@ -1,4 +1,4 @@
-"""The summary after a run: its cost, the checks, and which records are blocked and why."""
+"""What the demo says after the day: what was sent again, which records are blocked and why, cost and checks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crm_guard.cli.demo.checks import sent
+from crm_guard.cli.demo.unguarded import heading
 from crm_guard.cli.outcomes import as_json, listed, short_line
 from crm_guard.cli.terminal import signs
 
@@ -20,34 +21,55 @@ if TYPE_CHECKING:
     from crm_guard.cli.demo.bulk import Bulk
     from crm_guard.cli.demo.checks import Check, Day
     from crm_guard.cli.demo.results import Result
+    from crm_guard.cli.demo.unguarded import Unguarded
     from crm_guard.cli.terminal import Signs
     from crm_guard.outcomes import RecordOutcome
 
 
-def show_summary(day: Day, bulk: Bulk, checks: Sequence[Check], console: Console) -> None:
-    """Print the summary."""
-    used = signs(console)
-    blocked = listed(_by_hint(_blocked(day)), used, short_line)
-    _section(
-        console,
-        "Blocked for a reason that waiting will not resolve",
-        blocked,
+def show_day(day: Day, console: Console) -> None:
+    """Print what the day came to: what was sent again, which records stay blocked and what to do about it."""
+    blocked = _blocked(day)
+    _section(console, "Batches: only what CRM refused was sent again", _batches(day))
+    records = "1 record stays" if len(blocked) == 1 else f"{len(blocked)} records stay"
+    title = (
+        f"{records} blocked, since a person must act. The guard did not wait for that; it says who must do what:"
     )
-    _section(console, "Batches: only what CRM refused was resent", _batches(day))
+    _section(console, title, listed(_by_hint(blocked), signs(console), short_line))
     _section(console, "Cost", _cost(day))
-    _section(console, "Bulk update: a locked row holds back no other", Group(*bulk.lines()))
+
+
+def announce_bulk(rows: int, console: Console) -> None:
+    """Print what the bulk update is."""
+    some = "1 row" if rows == 1 else f"{rows} rows"
+    title = f"Bulk update of {some} by write_records: a locked row holds back no other"
+    console.print(Text(f"\n{title}", "bold"))
+
+
+def show_bulk(bulk: Bulk, console: Console) -> None:
+    """Print what the bulk update took."""
+    console.print(Group(*bulk.lines()))
+
+
+def show_checks(checks: Sequence[Check], console: Console) -> None:
+    """Print each check, and whether all held."""
+    used = signs(console)
     _section(console, "Checks against the simulator's own counts", _checks(checks, used))
     failed = [check.name for check in checks if not check.held]
-    console.print()
     if failed:
-        console.print(
-            Text(f"{used.bad} {len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}", "bold red")
-        )
+        verdict = f"{used.bad} {len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}"
+        console.print(Text(verdict, "bold red"))
     else:
         console.print(Text(f"{used.good} All {len(checks)} checks passed.", "bold green"))
 
 
-def document(day: Day, bulk: Bulk, checks: Sequence[Check], *, seed: int, speed: float) -> dict[str, Any]:
+def show_unguarded(days: Sequence[Unguarded], console: Console, *, speed: float) -> None:
+    """Print what would have become of the day without the guard."""
+    _section(console, heading(speed), Group(*(Text(day.line()) for day in days)))
+
+
+def document(
+    day: Day, bulk: Bulk, checks: Sequence[Check], unguarded: Sequence[Unguarded], *, seed: int, speed: float
+) -> dict[str, Any]:
     """Return the summary as a JSON document."""
     return {
         "ok": all(check.held for check in checks),
@@ -56,6 +78,7 @@ def document(day: Day, bulk: Bulk, checks: Sequence[Check], *, seed: int, speed:
         "seconds": round(day.seconds, 3),
         "counts": _counts(day),
         "bulk": bulk.document(),
+        "without_guard": {other.habit.name: other.document() for other in unguarded},
         "checks": [check._asdict() for check in checks],
         "outcomes": [_outcome(result) for result in day.results],
     }
@@ -117,7 +140,7 @@ def _batches(day: Day) -> RenderableType:
             carried = sum(counted[record_id] for record_id in result.job.ids)
             name = f"{result.job.name} {size} {result.job.module}"
             line = f"{name:<20} {result.attempts} sends, {carried:>3} records sent"
-            lines.append(Text.assemble(line, (f"  (resending all: {result.attempts * size})", "dim")))
+            lines.append(Text.assemble(line, (f"  (whole batches each time: {result.attempts * size})", "dim")))
     return Group(*lines)
 
 
