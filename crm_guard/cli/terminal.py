@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TextIO, cast
 
 from rich.console import Console
 
@@ -52,11 +53,18 @@ class TrailingBlankFilter:
 
 
 def make_console() -> Console:
-    """Return a console on standard output: without control codes unless that is a terminal."""
+    """Return a console on standard output: without control codes unless that is a terminal.
+
+    The environment variable `NO_COLOR` keeps colours and other styles from a terminal, and `TERM=dumb` all control
+    codes.
+    """
     if sys.stdout.isatty():
-        return Console(highlight=False, markup=False, emoji=False)
+        colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+        return Console(color_system=colors, highlight=False, markup=False, emoji=False)
     plain = cast("TextIO", TrailingBlankFilter(sys.stdout))
-    return Console(file=plain, force_terminal=False, highlight=False, markup=False, emoji=False)
+    return Console(
+        file=plain, force_terminal=False, force_interactive=False, highlight=False, markup=False, emoji=False
+    )
 
 
 def signs(console: Console) -> Signs:

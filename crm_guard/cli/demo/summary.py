@@ -31,9 +31,7 @@ def show_day(day: Day, console: Console) -> None:
     blocked = _blocked(day)
     _section(console, "Batches: only what CRM refused was sent again", _batches(day))
     records = "1 record stays" if len(blocked) == 1 else f"{len(blocked)} records stay"
-    title = (
-        f"{records} blocked, since a person must act. The guard did not wait for that; it says who must do what:"
-    )
+    title = f"{records} blocked until a person acts: who must do what"
     _section(console, title, listed(_by_hint(blocked), signs(console), short_line))
     _section(console, "Cost", _cost(day))
 
