@@ -142,7 +142,7 @@ def test_a_row_of_the_bulk_update_that_was_not_written_once_is_told(monkeypatch,
     assert (found.status, found.json()["ok"]) == (1, False)
     (check,) = [check for check in found.json()["checks"] if not check["held"]]
     assert check["name"] == "each row of the bulk update was written exactly once"
-    assert check["detail"] == f"{way}: 1 rows were not"
+    assert check["detail"] == f"{way}: not so for 1 row"
 
 
 def test_the_bulk_update_tells_what_ended_it(monkeypatch, crm_guard_command):

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from crm_guard import EventKind, GuardEvent
 from crm_guard.cli.demo import unguarded
-from crm_guard.cli.demo.board import Lines
+from crm_guard.cli.demo.board import Board, Lines, Rows
 from crm_guard.cli.demo.plan import Planner
 from crm_guard.cli.demo.unguarded import HABITS, Twins, Unguarded
 from crm_guard.simulator import Engine, Simulator, State
@@ -30,7 +30,7 @@ STORY = (
     r"blocked until a person acts",
     r"update +100 Contacts +98 written, 2 blocked",
     r"Batches: only what CRM refused was sent again",
-    r"11 records stay blocked until a person acts: who must do what",
+    r"11 records stay blocked: who must do what",
     r"zia_rejected +state zia_vision_rejected",
     r"All 10 checks passed\.",
 )
@@ -253,3 +253,16 @@ def test_the_end_counts_in_words_that_fit_the_numbers(habit, counts, line):
     }
     assert Unguarded(habit=HABITS[habit], records=587, **{**zero, **counts}).line() == line
     assert len(line) <= 80
+
+
+def test_the_board_of_80_columns_cuts_no_state():
+    jobs = Planner(Engine(), random.Random(SEED), 1.0).plan(12)
+    rows = Rows(jobs)
+    for job, ids in ((jobs[0], jobs[0].ids[:12]), (jobs[3], jobs[3].ids)):
+        rows.of(job).start()
+        for kind in (EventKind.LOCKED, EventKind.WAITING):
+            rows.of(job).note(GuardEvent(kind=kind, method="PUT", path="/", record_ids=ids, delay=99.9))
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(Board(rows, whole=True))
+    assert re.search(r" 100 Contacts  12 of 100 locked, again in \d\d\.\d s  ", stream.getvalue())
+    assert re.search(r" …\d{6} +locked, sent again in \d\d\.\d s  ", stream.getvalue())

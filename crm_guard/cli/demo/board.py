@@ -304,4 +304,4 @@ class Lines:
         room = _ID_LENGTH if self._console.width >= _WIDE else _SHORT_ID_LENGTH
         line = f"{seconds}  {name:<14} {record:<{room}}  {state:<28}"
         numbers = f"  {sends:>5}  {waited:>6}" if sends else ""
-        self._console.print(Text((line + numbers).rstrip()))
+        self._console.print(Text((line + numbers).rstrip()), soft_wrap=True)

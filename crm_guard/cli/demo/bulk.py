@@ -95,18 +95,18 @@ class Bulk:
     def check(self) -> Check:
         """Return the check that each row was written exactly once, both times."""
         problems = [
-            f"{name}: {way.error or f'{way.wrong} rows were not'}"
+            f"{name}: {way.error or f'not so for {counted_rows(way.wrong)}'}"
             for name, way in (("write_records", self.writer), ("batches", self.batches))
             if way.wrong or way.error
         ]
-        detail = "; ".join(problems) or f"{self.rows} rows, both ways"
+        detail = "; ".join(problems) or f"{counted_rows(self.rows)}, both ways"
         return Check("each row of the bulk update was written exactly once", not problems, detail)
 
     def lines(self) -> tuple[str, str]:
         """Return one line about each way."""
         writer, batches = self.writer, self.batches
         return (
-            f"write_records: {self.rows} rows, {self.locked} locked: {writer.calls} calls, {writer.seconds:.1f} s.",
+            f"write_records: {counted_rows(self.rows)}, {self.locked} locked: {writer.calls} calls, {writer.seconds:.1f} s.",
             f"Guarded batches that wait, {_THREADS} threads: {batches.calls} calls, {batches.seconds:.1f} s.",
         )
 
@@ -118,6 +118,11 @@ class Bulk:
             "locked": self.locked,
             **{name: {**way._asdict(), "seconds": round(way.seconds, 3)} for name, way in ways.items()},
         }
+
+
+def counted_rows(number: int) -> str:
+    """Return `1 row`, or so many `rows`."""
+    return "1 row" if number == 1 else f"{number} rows"
 
 
 def run_bulk(rows: int, settings: GuardSettings, *, seed: int, speed: float, shows: bool) -> Bulk:

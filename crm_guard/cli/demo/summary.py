@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from crm_guard.cli.demo.bulk import counted_rows
 from crm_guard.cli.demo.checks import sent
 from crm_guard.cli.demo.unguarded import heading
 from crm_guard.cli.outcomes import as_json, listed, short_line
@@ -31,15 +32,14 @@ def show_day(day: Day, console: Console) -> None:
     blocked = _blocked(day)
     _section(console, "Batches: only what CRM refused was sent again", _batches(day))
     records = "1 record stays" if len(blocked) == 1 else f"{len(blocked)} records stay"
-    title = f"{records} blocked until a person acts: who must do what"
+    title = f"{records} blocked: who must do what"
     _section(console, title, listed(_by_hint(blocked), signs(console), short_line))
     _section(console, "Cost", _cost(day))
 
 
 def announce_bulk(rows: int, console: Console) -> None:
     """Print what the bulk update is."""
-    some = "1 row" if rows == 1 else f"{rows} rows"
-    title = f"Bulk update of {some} by write_records: a locked row holds back no other"
+    title = f"Bulk update of {counted_rows(rows)} by write_records: a locked row holds back no other"
     console.print(Text(f"\n{title}", "bold"))
 
 
