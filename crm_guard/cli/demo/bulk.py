@@ -104,9 +104,9 @@ class Bulk:
 
     def lines(self) -> tuple[str, str]:
         """Return one line about each way."""
-        writer, batches = self.writer, self.batches
+        writer, batches, rows = self.writer, self.batches, counted_rows(self.rows)
         return (
-            f"write_records: {counted_rows(self.rows)}, {self.locked} locked: {writer.calls} calls, {writer.seconds:.1f} s.",
+            f"write_records: {rows}, {self.locked} locked: {writer.calls} calls, {writer.seconds:.1f} s.",
             f"Guarded batches that wait, {_THREADS} threads: {batches.calls} calls, {batches.seconds:.1f} s.",
         )
 
