@@ -266,3 +266,12 @@ def test_the_board_of_80_columns_cuts_no_state():
     Console(file=stream, width=80).print(Board(rows, whole=True))
     assert re.search(r" 100 Contacts  12 of 100 locked, again in \d\d\.\d s  ", stream.getvalue())
     assert re.search(r" …\d{6} +locked, sent again in \d\d\.\d s  ", stream.getvalue())
+
+
+def test_after_an_interrupt_no_loop_sends_again(monkeypatch):
+    monkeypatch.setattr(unguarded, "Simulator", Kept)
+    monkeypatch.setattr(Kept, "made", [])
+    monkeypatch.setattr(unguarded, "HABITS", HABITS[2:])
+    with pytest.raises(KeyboardInterrupt), Twins(seed=SEED, records=12, speed=0.2, options={"seed": SEED}):
+        raise KeyboardInterrupt
+    assert Kept.made[0].answered <= 16, "each call once, but for the wait between two sends"
