@@ -23,7 +23,6 @@ from crm_guard.cli.terminal import CommandError
 
 _USAGE_ERROR: Final = 2
 _INTERRUPTED: Final = 130
-_LOOPBACK: Final = ("127.0.0.1", "localhost")
 
 app = typer.Typer(
     name="crm-guard",
@@ -179,13 +178,34 @@ def sync(
 @app.command()
 def simulate(
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one.")] = 8070,
-    host: Annotated[str, typer.Option(help="Must be 127.0.0.1: the simulator is for tests.")] = "127.0.0.1",
-    records: Annotated[int, typer.Option(min=1, max=1000, help="Leads in each state.")] = 2,
-    locked_for: Annotated[float, typer.Option(min=0, help="Seconds for which locked Leads stay locked.")] = 60.0,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on. On any but a loopback one, whoever reaches it may change all."),
+    ] = "127.0.0.1",
+    seed: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Start state in JSON or TOML: options, records, faults, refuse_new, as GET /__simulator describes"
+            " them. Its options yield to those given here.",
+        ),
+    ] = None,
+    records: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=1000, help="Sample Leads in each state.  [default: 2; 0 with --seed]", show_default=False
+        ),
+    ] = None,
+    locked_for: Annotated[float, typer.Option(min=0, help="Seconds for which locked samples stay locked.")] = 60.0,
     upload_check: Annotated[
-        float, typer.Option(min=0, help="Duration of Zia's check of an upload, in seconds.")
-    ] = 10.0,
-    latency: Annotated[float, typer.Option(min=0, help="Seconds added to every call.")] = 0.0,
+        float | None,
+        typer.Option(
+            min=0, help="Seconds that Zia checks an upload.  [default: 10, or as in --seed]", show_default=False
+        ),
+    ] = None,
+    latency: Annotated[
+        float | None, typer.Option(min=0, help="Seconds added to every call; none by default.", show_default=False)
+    ] = None,
     token: Annotated[
         str | None, typer.Option(help="The only accepted access token; by default any is accepted.")
     ] = None,
@@ -196,21 +216,31 @@ def simulate(
         int | None, typer.Option(min=1, help="Concurrent calls above which CRM answers 429; unlimited by default.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not log calls.")] = False,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one line of JSON with url and control once it answers; nothing else."),
+    ] = False,
 ) -> None:
-    """Run a simulated CRM on 127.0.0.1 until Ctrl-C or SIGTERM."""
-    if host not in _LOOPBACK:
-        message = f"--host {host}: the simulator listens on 127.0.0.1 only."
-        raise CommandError(message, _USAGE_ERROR)
+    """Run a simulated CRM on 127.0.0.1 until Ctrl-C or SIGTERM.
+
+    Tests in any language set and read its state at http://127.0.0.1:PORT/__simulator, which tells how.
+    """
+    options = {
+        "validation_seconds": upload_check,
+        "latency": latency,
+        "token": token,
+        "credits": api_credits,
+        "concurrency": concurrency,
+    }
     run_simulate(
+        host=host,
+        port=port,
+        seed=seed,
         records=records,
         locked_for=locked_for,
         quiet=quiet,
-        port=port,
-        validation_seconds=upload_check,
-        latency=latency,
-        token=token,
-        credits=api_credits,
-        concurrency=concurrency,
+        as_document=json,
+        options={name: value for name, value in options.items() if value is not None},
     )
 
 

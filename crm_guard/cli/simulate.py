@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import ipaddress
+import json
+import shlex
 import signal
+import sys
 import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
@@ -13,15 +19,25 @@ from rich.text import Text
 from crm_guard._base.codes import CLIENT_ERROR
 from crm_guard.cli.terminal import CommandError, harmless, make_console
 from crm_guard.simulator import Reply, Request, Simulator, State
+from crm_guard.simulator.control import PREFIX
+from crm_guard.simulator.forms import OPTIONS
+from crm_guard.simulator.inputs import SECONDS, InputError, read_object
+from crm_guard.simulator.seeds import Seed, load_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from rich.console import Console
+
+    from crm_guard.simulator import Engine
 
 _POLL_SECONDS: Final = 0.5
 _PICTURE: Final = b"\x89PNG\r\n\x1a\n" + bytes(64)
 _SAMPLES_SHOWN: Final = 2
+_SAMPLES: Final = 2
+_USAGE_ERROR: Final = 2
+_DEFAULTS: Final[Mapping[str, Any]] = {"validation_seconds": 10.0}
 
 _STATES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("free", {}),
@@ -49,63 +65,140 @@ class _LoggedSimulator(Simulator):
         return reply
 
 
-def run_simulate(*, records: int, locked_for: float, quiet: bool, **options: Any) -> None:
-    """Run a simulator with sample records until SIGINT or SIGTERM.
+@dataclass
+class _Start:
+    """What the CRM holds at the start, and again after a reset: a start state, and sample Leads.
+
+    Attributes:
+        seed: Start state.
+        records: Sample Leads in each state.
+        locked_for: Seconds for which locked samples stay locked.
+        samples: Ids of the samples by what they are, once they were added.
+    """
+
+    seed: Seed
+    records: int
+    locked_for: float
+    samples: dict[str, list[str]] = field(default_factory=dict)
+
+    def plant(self, engine: Engine) -> None:
+        """Fill an empty CRM."""
+        self.seed.plant(engine)
+        self.samples = {name: self._add_leads(engine, planted) for name, planted in _STATES if self.records}
+
+    def _add_leads(self, engine: Engine, planted: dict[str, Any]) -> list[str]:
+        lock = {"locked_for": self.locked_for} if planted.get("state") is State.ZIA_VISION_VALIDATION else {}
+        about = {"fields": {"Last_Name": "Rowland", "Company": "Zylker"}, "image": _PICTURE, **planted, **lock}
+        return [engine.add_record("Leads", **about) for _ in range(self.records)]
+
+
+def run_simulate(
+    *,
+    host: str,
+    port: int,
+    seed: Path | None,
+    records: int | None,
+    locked_for: float,
+    quiet: bool,
+    as_document: bool,
+    options: Mapping[str, Any],
+) -> None:
+    """Run a simulator until SIGINT or SIGTERM.
 
     Args:
-        records: Leads in each state.
-        locked_for: Seconds from the start for which locked Leads stay locked.
+        host: Address or name to listen on.
+        port: TCP port; 0 takes a free one.
+        seed: File with a start state, or `None`.
+        records: Sample Leads in each state; `None` for 2, or none if there is a start state.
+        locked_for: Seconds from the start for which locked samples stay locked.
         quiet: Do not log calls.
-        **options: Arguments of `Simulator`, such as `port` and `token`.
+        as_document: Print one line of JSON when the simulator answers, and nothing else.
+        options: Options of `Simulator` that were given; they go before those of the start state.
 
     Raises:
-        CommandError: The port is not available.
+        CommandError: The start state is not allowed, or the address is not available.
     """
     console = make_console()
-    crm = _LoggedSimulator((lambda _request, _reply: None) if quiet else _call_logger(console), **options)
-    samples = {name: _add_leads(crm, records, planted, locked_for) for name, planted in _STATES}
+    try:
+        given = read_object(options, OPTIONS)
+        read_object({"locked_for": locked_for}, {"locked_for": SECONDS})
+        planted = Seed() if seed is None else load_seed(seed)
+    except InputError as error:
+        raise CommandError(harmless(str(error)), _USAGE_ERROR) from error
+    many = records if records is not None else _SAMPLES if seed is None else 0
+    start = _Start(planted, many, locked_for)
+    log = _call_logger(console) if not quiet and not as_document else lambda _request, _reply: None
+    chosen = {**_DEFAULTS, **planted.options, **given}
+    crm = _LoggedSimulator(log, host=host, port=port, control=True, plant=start.plant, **chosen)
     with _stop_signal() as stop:
-        _start(crm, options["port"])
+        _listen(crm, host, port)
         try:
-            _introduce(console, crm, samples, locked_for)
+            if as_document:
+                _announce(crm, start)
+            else:
+                _introduce(console, crm, start)
             while not stop.wait(_POLL_SECONDS):
                 pass
         finally:
             crm.stop()
-    console.print(f"stopped; calls answered: {crm.answered}")
+    if not as_document:
+        console.print(f"stopped; calls answered: {crm.answered}")
 
 
-def _start(crm: Simulator, port: int) -> None:
+def _listen(crm: Simulator, host: str, port: int) -> None:
     try:
         crm.start()
-    except OSError as error:
-        message = f"port {port} is not available: {error.strerror or error}"
+    except (OSError, UnicodeError) as error:
+        busy = isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES)
+        what = f"port {port}" if busy else f"host {harmless(host)}"
+        message = f"{what} is not available: {getattr(error, 'strerror', None) or error}"
         raise CommandError(message) from error
+    if not _is_loopback(host):
+        warning = f"warning: --host {harmless(host)}: whoever reaches this port may read and change everything"
+        sys.stderr.write(f"crm-guard: {warning}\n")
 
 
-def _add_leads(crm: Simulator, count: int, planted: dict[str, Any], locked_for: float) -> list[str]:
-    lock = {"locked_for": locked_for} if planted.get("state") is State.ZIA_VISION_VALIDATION else {}
-    about = {"fields": {"Last_Name": "Rowland", "Company": "Zylker"}, "image": _PICTURE, **planted, **lock}
-    return [crm.add_record("Leads", **about) for _ in range(count)]
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
-def _introduce(console: Console, crm: Simulator, samples: dict[str, list[str]], locked_for: float) -> None:
+def _announce(crm: Simulator, start: _Start) -> None:
+    document = {"url": crm.url, "control": crm.url + PREFIX, "samples": start.samples}
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+def _introduce(console: Console, crm: Simulator, start: _Start) -> None:
+    what = "Leads:" if start.samples else f"Records: {len(crm.records)}."
+    console.print(Text.assemble("Zoho CRM simulator on ", (crm.url, "bold cyan"), f" (Ctrl-C stops it). {what}"))
+    if start.samples:
+        console.print()
+        console.print(_table(start))
+    console.print(f"\nIts state: curl {crm.url}{PREFIX} tells how to add, lock and count records.", soft_wrap=True)
+    console.print("\nTry:", style="bold")
+    console.print(_curl(crm, start), end="\n\n", soft_wrap=True)
+
+
+def _table(start: _Start) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, ids in samples.items():
+    for name, ids in start.samples.items():
         more = f" and {len(ids) - _SAMPLES_SHOWN} more" if len(ids) > _SAMPLES_SHOWN else ""
-        lasts = f" for {locked_for:g} s" if name.startswith("locked") else ""
+        lasts = f" for {start.locked_for:g} s" if name.startswith("locked") else ""
         table.add_row(f"{name}{lasts}", Text(", ".join(ids[:_SAMPLES_SHOWN]) + more))
-    console.print(Text.assemble("Zoho CRM simulator on ", (crm.url, "bold cyan"), " (Ctrl-C stops it). Leads:\n"))
-    console.print(table)
-    console.print("\nTry:", style="bold")
-    console.print(_curl(crm, samples["locked by Zia's check"][0]), end="\n\n", soft_wrap=True)
+    return table
 
 
-def _curl(crm: Simulator, lead: str) -> str:
+def _curl(crm: Simulator, start: _Start) -> str:
+    if not start.samples:
+        return f'curl {crm.url}{PREFIX}/records -d \'{{"module": "Leads", "locked_for": {start.locked_for:g}}}\''
+    lead = start.samples["locked by Zia's check"][0]
     token = next(iter(crm.tokens or ()), None)
-    header = f" -H 'Authorization: Zoho-oauthtoken {token}'" if token else ""
+    header = f" -H {shlex.quote(f'Authorization: Zoho-oauthtoken {token}')}" if token else ""
     return f'curl -X PUT {crm.url}/crm/v8/Leads/{lead}{header} -d \'{{"data": [{{"Company": "Zylker"}}]}}\''
 
 

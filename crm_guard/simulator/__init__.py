@@ -34,6 +34,9 @@ As a pytest fixture, with a clock that the test moves:
 
 :class:`Engine` is the same CRM without a socket: give it a :class:`Request`, get a :class:`Reply`.
 
+Programs in other languages set and read its state over HTTP: `Simulator(control=True)`, or `crm-guard simulate`, and
+:mod:`crm_guard.simulator.control` for the reference.
+
 All times are seconds. Every public method is thread-safe.
 """
 

@@ -8,6 +8,7 @@ import re
 import threading
 from collections import deque
 from contextlib import contextmanager
+from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
@@ -88,6 +89,7 @@ _SCOPES: Mapping[Kind, str] = {
     **dict.fromkeys((Kind.DELETE, Kind.DELETE_ONE, Kind.MASS_DELETE), "DELETE"),
 }
 _TOKEN_PREFIX = "Zoho-oauthtoken "  # noqa: S105
+_NEVER_RESET = frozenset({"_options", "_mutex", "_present", "_in_service"})
 
 
 class Engine:
@@ -120,6 +122,15 @@ class Engine:
         self._present = 0
         self._in_service = 0
         self._max_concurrent = 0
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The time source that it was given."""
+        return self._options.clock
+
+    def now(self) -> float:
+        """Return the current instant, in seconds on its clock."""
+        return self._options.clock()
 
     # --- records -----------------------------------------------------------------------------------------------
 
@@ -244,6 +255,21 @@ class Engine:
         with self._mutex:
             self._store.new_refusals.clear()
 
+    @property
+    def new_refusals(self) -> tuple[NewRefusal, ...]:
+        """Copies of what :meth:`refuse_new` planned, in that order."""
+        with self._mutex:
+            return tuple(copy.deepcopy(self._store.new_refusals))
+
+    def remove_record(self, id: str | int) -> None:  # noqa: A002
+        """Take a record away as if it had never been, with its counts. No call does that: a delete leaves a trace.
+
+        Raises:
+            KeyError: There is no such record.
+        """
+        with self._mutex:
+            del self._store.records[str(id)]
+
     def get(self, id: str | int) -> Record:  # noqa: A002
         """Return a copy of a record as it stands now, also of a deleted one.
 
@@ -287,6 +313,15 @@ class Engine:
         """
         with self._mutex:
             return tuple(self._calls)
+
+    def calls_after(self, number: int) -> tuple[tuple[int, Call], ...]:
+        """Return the calls of the log behind the `number`-th, each with its own number; the first call has 1.
+
+        Numbers begin anew after :meth:`reset_log`.
+        """
+        with self._mutex:
+            first = self._answered - len(self._calls) + 1
+            return tuple((count, call) for count, call in enumerate(self._calls, first) if count > number)
 
     @property
     def answered(self) -> int:
@@ -337,12 +372,40 @@ class Engine:
         with self._mutex:
             return self._max_concurrent
 
+    def tally(self) -> Json:
+        """Return all counts as of one moment: `writes` and `refusals` by record id, and the numbers named here."""
+        with self._mutex:
+            return {
+                "writes": dict(self._store.counts("writes")),
+                "refusals": dict(self._store.counts("refusals")),
+                "answered": self._answered,
+                "credits_spent": self._credits_spent,
+                "credits_remaining": self._credits,
+                "max_concurrent": self._max_concurrent,
+            }
+
     def reset_log(self) -> None:
         """Forget calls, all counts, spent credits and `max_concurrent`; states stay as they are."""
         with self._mutex:
             self._calls.clear()
             self._store.forget_counts()
             self._log_bytes = self._answered = self._credits_spent = self._max_concurrent = 0
+
+    def reset(self, plant: Callable[[Engine], object] | None = None) -> None:
+        """Return to the state of a new engine, in one step for all other threads. The clock goes on.
+
+        Args:
+            plant: Called with an engine of the same options, whose state then becomes that of this one: what it
+                adds is there once the rest is gone.
+        """
+        names = [entry.name for entry in fields_of(self._options)]
+        fresh = Engine(**{name: getattr(self._options, name) for name in names})
+        if plant is not None:
+            plant(fresh)
+        with self._mutex:
+            for name, value in vars(fresh).items():
+                if name not in _NEVER_RESET:
+                    setattr(self, name, value)
 
     # --- tokens, credits, faults -------------------------------------------------------------------------------
 
@@ -429,6 +492,12 @@ class Engine:
         with self._mutex:
             self._faults.append(planned)
         return planned
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Copies of the planned faults as they stand, in the order in which they were planned."""
+        with self._mutex:
+            return tuple(replace(plan) for plan in self._faults)
 
     def clear_faults(self) -> None:
         """Forget all planned faults."""

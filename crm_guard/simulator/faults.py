@@ -136,12 +136,12 @@ def applies(kind: FaultKind, applied: bool | None) -> bool:
     return kind in _NEED_AN_ANSWER if applied is None else applied
 
 
-def encode(body: bytes | str | Json | None) -> bytes:
-    """Return a body as bytes; a dict becomes JSON."""
+def encode(body: object) -> bytes:
+    """Return a body as bytes: text as UTF-8, half a surrogate pair as a question mark, any other value as JSON."""
     if isinstance(body, bytes):
         return body
     if isinstance(body, str):
-        return body.encode()
+        return body.encode(errors="replace")
     return b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
 
 

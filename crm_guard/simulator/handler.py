@@ -119,6 +119,11 @@ class Server(ThreadingMixIn, TCPServer):
         self.socket = listening.dup()
 
     @property
+    def host(self) -> str:
+        """IP address that it listens on."""
+        return str(self.socket.getsockname()[0])
+
+    @property
     def port(self) -> int:
         """TCP port."""
         return int(self.socket.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The engine behind real HTTP/1.1 on the loopback interface."""
+"""The engine behind real HTTP/1.1, on the loopback interface unless told otherwise."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Self, Unpack
 
+from .clocks import RunningClock
+from .control import Control
 from .engine import Engine
 from .handler import Server
 from .wire import Wire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
+    from .messages import Reply, Request
     from .visit import EngineOptions
 
 _BACKLOG = 512
 _POLL_SECONDS = 0.003
 _JOIN_SECONDS = 5.0
+_FROM_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (an address to listen on is none to call)
 
 
 class Simulator(Engine):
@@ -27,18 +32,37 @@ class Simulator(Engine):
     started again after a stop, on another port unless `port` is given; records and log live on.
 
     Args:
-        port: TCP port on 127.0.0.1; 0 takes a free one.
+        port: TCP port; 0 takes a free one.
+        host: Address or name to listen on. With another one than 127.0.0.1, `::1` or `localhost`, whoever reaches
+            the port may read and change everything.
+        control: Also answer the control API below `/__simulator`, for programs in other languages:
+            :mod:`crm_guard.simulator.control` documents it. Then `clock` is one that can be advanced, unless given.
+        plant: Fills a CRM as it is to be at the start, and again after each reset by the control API: called with
+            the engine to fill.
         **options: See :class:`crm_guard.simulator.Options`, which lists them with units and defaults.
 
     Raises:
         ValueError: An option is out of range.
     """
 
-    def __init__(self, *, port: int = 0, **options: Unpack[EngineOptions]) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        control: bool = False,
+        plant: Callable[[Engine], object] | None = None,
+        **options: Unpack[EngineOptions],
+    ) -> None:
+        if control:
+            options = {"clock": RunningClock(), **options}
         super().__init__(**options)
-        self._port = port
+        if plant is not None:
+            plant(self)
+        self._address = (host, port)
+        self._control = Control(self, plant) if control else None
         self._wire = Wire(
-            lambda request, hold: self.handle(request, hold=hold),
+            self._serve,
             compresses=self._options.gzip,
             max_body=self._options.max_body,
         )
@@ -54,7 +78,9 @@ class Simulator(Engine):
         if self._running is None:
             msg = "the simulator is not running: use it in a with statement, or call start()"
             raise RuntimeError(msg)
-        return f"http://127.0.0.1:{self._running[0].port}"
+        server = self._running[0]
+        host = _FROM_HERE.get(server.host, server.host)
+        return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"
 
     @property
     def connections(self) -> int:
@@ -65,14 +91,15 @@ class Simulator(Engine):
         """Begin to answer, in background threads.
 
         Raises:
-            OSError: The port is taken.
+            OSError: The port is taken, or the host is none of this machine's.
             RuntimeError: The simulator is running.
         """
         if self._running is not None:
             msg = "the simulator is running already"
             raise RuntimeError(msg)
         self._wire.stopping.clear()
-        with socket.create_server(("127.0.0.1", self._port), backlog=_BACKLOG) as listening:
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        with socket.create_server(self._address, family=family, backlog=_BACKLOG) as listening:
             server = Server(listening, self._wire)
         thread = threading.Thread(
             target=server.serve_forever, args=(_POLL_SECONDS,), name="crm-simulator", daemon=True
@@ -92,6 +119,11 @@ class Simulator(Engine):
         server.server_close()
         self._wire.close()
         self._running = None
+
+    def _serve(self, request: Request, hold: Callable[[float], object]) -> Reply:
+        if self._control is not None and self._control.owns(request.path):
+            return self._control.handle(request)
+        return self.handle(request, hold=hold)
 
     def __enter__(self) -> Self:
         return self.start()

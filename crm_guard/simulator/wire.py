@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _JOIN_SECONDS = 5.0
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
+_BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)  # with one, clients would take it for the next answer
 
 
 class Wire:
@@ -77,7 +78,7 @@ class Wire:
 
     def encode(self, request: Request, reply: Reply) -> bytes:
         """Return the bytes of an answer; of a truncated one only the first part."""
-        headers, body = dict(reply.headers), reply.body
+        headers, body = dict(reply.headers), b"" if reply.status in _BODILESS else reply.body
         if self._compresses and body and "gzip" in (request.header("Accept-Encoding") or ""):
             body = gzip.compress(body, mtime=0)
             headers["Content-Encoding"] = "gzip"
