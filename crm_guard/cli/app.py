@@ -15,7 +15,7 @@ from crm_guard.cli.demo.plan import FEWEST_RECORDS
 from crm_guard.cli.effective import run_settings
 from crm_guard.cli.explain import Question, read_text, run_explain
 from crm_guard.cli.help import run_help
-from crm_guard.cli.simulate import run_simulate
+from crm_guard.cli.simulate import Simulation, run_simulate
 from crm_guard.cli.sync import Sync, options, run_sync
 from crm_guard.cli.sync.call import DEFAULT_VARIABLE, Target
 from crm_guard.cli.sync.source import Empty
@@ -232,16 +232,16 @@ def simulate(
         "credits": api_credits,
         "concurrency": concurrency,
     }
-    run_simulate(
+    order = Simulation(
         host=host,
         port=port,
         seed=seed,
         records=records,
         locked_for=locked_for,
         quiet=quiet,
-        as_document=json,
         options={name: value for name, value in options.items() if value is not None},
     )
+    run_simulate(order, as_document=json)
 
 
 @app.command()

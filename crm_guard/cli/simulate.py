@@ -92,46 +92,61 @@ class _Start:
         return [engine.add_record("Leads", **about) for _ in range(self.records)]
 
 
-def run_simulate(
-    *,
-    host: str,
-    port: int,
-    seed: Path | None,
-    records: int | None,
-    locked_for: float,
-    quiet: bool,
-    as_document: bool,
-    options: Mapping[str, Any],
-) -> None:
-    """Run a simulator until SIGINT or SIGTERM.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """What `crm-guard simulate` is told.
 
-    Args:
+    Attributes:
         host: Address or name to listen on.
         port: TCP port; 0 takes a free one.
         seed: File with a start state, or `None`.
         records: Sample Leads in each state; `None` for 2, or none if there is a start state.
         locked_for: Seconds from the start for which locked samples stay locked.
         quiet: Do not log calls.
-        as_document: Print one line of JSON when the simulator answers, and nothing else.
         options: Options of `Simulator` that were given; they go before those of the start state.
+    """
+
+    host: str
+    port: int
+    seed: Path | None
+    records: int | None
+    locked_for: float
+    quiet: bool
+    options: Mapping[str, Any]
+
+    def checked(self) -> tuple[_Start, Mapping[str, Any]]:
+        """Return what the CRM is to hold, and all options that do not keep their defaults.
+
+        Raises:
+            CommandError: The start state or an option is not allowed.
+        """
+        try:
+            given = read_object(self.options, OPTIONS)
+            read_object({"locked_for": self.locked_for}, {"locked_for": SECONDS})
+            planted = Seed() if self.seed is None else load_seed(self.seed)
+        except InputError as error:
+            raise CommandError(harmless(str(error)), _USAGE_ERROR) from error
+        fallback = _SAMPLES if self.seed is None else 0
+        start = _Start(planted, fallback if self.records is None else self.records, self.locked_for)
+        return start, {**_DEFAULTS, **planted.options, **given}
+
+
+def run_simulate(order: Simulation, *, as_document: bool) -> None:
+    """Run a simulator until SIGINT or SIGTERM.
+
+    Args:
+        order: What was told.
+        as_document: Print one line of JSON when the simulator answers, and nothing else.
 
     Raises:
-        CommandError: The start state is not allowed, or the address is not available.
+        CommandError: The start state or an option is not allowed, or the address is not available.
     """
     console = make_console()
-    try:
-        given = read_object(options, OPTIONS)
-        read_object({"locked_for": locked_for}, {"locked_for": SECONDS})
-        planted = Seed() if seed is None else load_seed(seed)
-    except InputError as error:
-        raise CommandError(harmless(str(error)), _USAGE_ERROR) from error
-    many = records if records is not None else _SAMPLES if seed is None else 0
-    start = _Start(planted, many, locked_for)
-    log = _call_logger(console) if not quiet and not as_document else lambda _request, _reply: None
-    chosen = {**_DEFAULTS, **planted.options, **given}
-    crm = _LoggedSimulator(log, host=host, port=port, control=True, plant=start.plant, **chosen)
+    start, options = order.checked()
+    log = _no_log if order.quiet or as_document else _call_logger(console)
+    crm = _LoggedSimulator(log, host=order.host, port=order.port, control=True, plant=start.plant, **options)
     with _stop_signal() as stop:
-        _listen(crm, host, port)
+        _listen(crm, order.host, order.port)
         try:
             if as_document:
                 _announce(crm, start)
@@ -200,6 +215,10 @@ def _curl(crm: Simulator, start: _Start) -> str:
     token = next(iter(crm.tokens or ()), None)
     header = f" -H {shlex.quote(f'Authorization: Zoho-oauthtoken {token}')}" if token else ""
     return f'curl -X PUT {crm.url}/crm/v8/Leads/{lead}{header} -d \'{{"data": [{{"Company": "Zylker"}}]}}\''
+
+
+def _no_log(_request: Request, _reply: Reply) -> None:
+    """Stay quiet."""
 
 
 def _call_logger(console: Console) -> Callable[[Request, Reply], None]:

@@ -34,8 +34,8 @@ As a pytest fixture, with a clock that the test moves:
 
 :class:`Engine` is the same CRM without a socket: give it a :class:`Request`, get a :class:`Reply`.
 
-Programs in other languages set and read its state over HTTP: `Simulator(control=True)`, or `crm-guard simulate`, and
-:mod:`crm_guard.simulator.control` for the reference.
+Programs in other languages set and read its state over HTTP, with `Simulator(control=True)` or the command
+`crm-guard simulate`: see :mod:`crm_guard.simulator.control`.
 
 All times are seconds. Every public method is thread-safe.
 """

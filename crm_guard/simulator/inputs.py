@@ -22,7 +22,8 @@ _LONGEST_DELAY = 86_400
 _LONGEST_PATTERN = 1000
 _MOST_BITS = 4096  # Python prints no more than 4300 digits
 _SHOWN = 80
-_CLOSE_TO = 100
+_GUESSED = 100
+_CLOSE = 0.7
 
 Allowed: TypeAlias = str | tuple[str, ...]
 
@@ -131,7 +132,7 @@ def _read(rule: Rule, value: object, field: str) -> Any:
         raise InputError(msg, field=field, value=value, allowed=error.allowed) from None
     except (ValueError, TypeError):
         close = _close_to(value, rule.allowed)
-        words = f"is unknown{close}" if close else f"must be {_words(rule.allowed)}"
+        words = f"is not allowed{close}" if close else f"must be {_words(rule.allowed)}"
         msg = f"{field}={_shown(value)} {words}"
         raise InputError(msg, field=field, value=value, allowed=rule.allowed) from None
 
@@ -144,9 +145,9 @@ def _unknown_key(key: object, rules: Mapping[str, Rule], place: str) -> InputErr
 
 def _close_to(value: object, allowed: Allowed) -> str:
     """Return a guess at what was meant, and all that is allowed; nothing if there is no guess."""
-    if isinstance(allowed, str) or not isinstance(value, str) or len(value) > _CLOSE_TO:
+    if isinstance(allowed, str) or not isinstance(value, str) or len(value) > _GUESSED:
         return ""
-    close = difflib.get_close_matches(value, allowed, n=1)
+    close = difflib.get_close_matches(value, allowed, n=1, cutoff=_CLOSE)
     return f", did you mean {close[0]}? Allowed: {', '.join(allowed)}" if close else ""
 
 
