@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,16 +32,14 @@ from .records import State
 from .refusals import CAUSES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .messages import Json
 
 
 def _mandatory(value: Any) -> Mapping[str, list[str]]:
     """Return modules with the fields that they need."""
-    for names in value.values():
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError
+    lists = value.values() if isinstance(value, Mapping) else [None]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
+        raise ValueError
     return dict(value)
 
 

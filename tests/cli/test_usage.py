@@ -35,7 +35,8 @@ def test_every_command_has_help(command):
         (["sync", "leads.csv", "--url", "https://www.zohoapis.com", "--module", "Leads"], "--method"),
         (["explain"], "FILE"),
         (["explain", "-", "--state", "not a state"], "$approval_state"),
-        (["simulate", "--host", "0.0.0.0"], "127.0.0.1"),  # noqa: S104 (refused)
+        (["simulate", "--latency", "inf"], "latency"),
+        (["simulate", "--seed", "missing.json"], "missing.json: No such file"),
         (["simulate", "--port", "70000"], "--port"),
     ],
 )
