@@ -180,31 +180,26 @@ def simulate(
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one.")] = 8070,
     host: Annotated[
         str,
-        typer.Option(help="Address to listen on. On any but a loopback one, whoever reaches it may change all."),
+        typer.Option(help="Address or name to listen on; whoever reaches it may read and change everything."),
     ] = "127.0.0.1",
     seed: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Start state in JSON or TOML: options, records, faults, refuse_new, as GET /__simulator describes"
-            " them. Its options yield to those given here.",
+            help="Start state, in JSON or (a .toml file) TOML: options, records, faults and refuse_new, as the page"
+            " below describes them. Options given here go before those in the file.",
         ),
     ] = None,
     records: Annotated[
         int | None,
-        typer.Option(
-            min=0, max=1000, help="Sample Leads in each state.  [default: 2; 0 with --seed]", show_default=False
-        ),
+        typer.Option(min=0, max=1000, help="Sample Leads in each state: 2 by default, none with --seed."),
     ] = None,
     locked_for: Annotated[float, typer.Option(min=0, help="Seconds for which locked samples stay locked.")] = 60.0,
     upload_check: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="Seconds that Zia checks an upload.  [default: 10, or as in --seed]", show_default=False
-        ),
+        float | None, typer.Option(min=0, help="Seconds that Zia checks an upload: 10 by default.")
     ] = None,
     latency: Annotated[
-        float | None, typer.Option(min=0, help="Seconds added to every call; none by default.", show_default=False)
+        float | None, typer.Option(min=0, help="Seconds added to every call: none by default.")
     ] = None,
     token: Annotated[
         str | None, typer.Option(help="The only accepted access token; by default any is accepted.")
@@ -223,7 +218,7 @@ def simulate(
 ) -> None:
     """Run a simulated CRM on 127.0.0.1 until Ctrl-C or SIGTERM.
 
-    Tests in any language set and read its state at http://127.0.0.1:PORT/__simulator, which tells how.
+    Tests in any language set its state and read what happened: `curl http://127.0.0.1:8070/__simulator` tells how.
     """
     options = {
         "validation_seconds": upload_check,

@@ -146,6 +146,16 @@ class TestOverHttp:
             session.delete(f"{crm.url}/crm/v8/Leads/1")
         assert crm.connections == 1
 
+    @pytest.mark.parametrize("status", [204, 304])
+    def test_an_answer_that_has_no_body_by_its_status_is_sent_without_one(
+        self, crm: Simulator, status: int
+    ) -> None:
+        crm.fault("answer", status=status, body={"code": "GONE"})
+        with requests.Session() as session:
+            answers = [session.get(f"{crm.url}/crm/v8/org", timeout=5) for _ in range(2)]
+        assert [(answer.status_code, bool(answer.content)) for answer in answers] == [(status, False), (200, True)]
+        assert crm.connections == 1
+
     def test_a_slow_answer_outlasts_the_client_and_the_simulator_does_not_wait_for_it(self, crm: Simulator) -> None:
         lead = crm.add_record("Leads")
         crm.fault("slow", seconds=3600.0)

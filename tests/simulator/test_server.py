@@ -17,7 +17,7 @@ import pytest
 import requests
 
 import crm_guard.simulator
-from crm_guard.simulator import EngineOptions, Options, Simulator, State
+from crm_guard.simulator import Engine, EngineOptions, Options, Request, Simulator, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,6 +156,66 @@ def test_a_simulator_starts_again_with_its_records() -> None:
 def test_a_taken_port_is_an_os_error(crm: Simulator) -> None:
     with pytest.raises(OSError, match="in use"):
         Simulator(port=int(crm.url.rpartition(":")[2])).start()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "::1"])
+def test_it_listens_where_it_is_told_to(host: str) -> None:
+    """A machine without IPv6 says so."""
+    simulator = Simulator(host=host)
+    if ":" in host:
+        try:
+            socket.create_server((host, 0), family=socket.AF_INET6).close()
+        except OSError:
+            with pytest.raises(OSError, match=r"."):
+                simulator.start()
+            return
+    with simulator as crm:
+        shown = {"localhost": "127.0.0.1", "::1": "[::1]"}.get(host, host)
+        assert re.fullmatch(rf"http://{re.escape(shown)}:\d+", crm.url)
+        assert requests.get(f"{crm.url}/crm/v8/org", timeout=5).ok
+        if host == "127.0.0.2":
+            port = int(crm.url.rpartition(":")[2])
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_the_control_api_is_there_only_where_it_is_asked_for(crm: Simulator) -> None:
+    lead = crm.add_record("Leads")
+    for method, path in (("GET", ""), ("POST", "/reset"), ("DELETE", f"/records/{lead}")):
+        answer = requests.request(method, f"{crm.url}/__simulator{path}", timeout=5)
+        assert (answer.status_code, answer.json()["code"]) == (404, "INVALID_URL_PATTERN")
+    assert list(crm.records) == [lead]
+
+
+def test_the_control_api_meets_nothing_that_stands_in_the_way_of_a_call(session: requests.Session) -> None:
+    """No token, no credits, no fault, no latency, no limit; and it leaves no trace in the log."""
+    options = EngineOptions(token="t", credits=0, concurrency=1, latency=3600.0)
+    with Simulator(control=True, plant=lambda engine: engine.add_record("Leads", "1"), **options) as crm:
+        for method in ("GET", "POST"):
+            crm.fault("reset", times=None, method=method)
+        control = f"{crm.url}/__simulator"
+        assert session.get(f"{control}/records", timeout=30).json()["records"][0]["id"] == "1"
+        assert session.post(f"{control}/records", data={}, timeout=30).status_code == 400
+        assert session.post(f"{control}/records", json={"module": "Leads", "id": "2"}, timeout=30).ok
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = session.post(f"{control}/clock", data='{"advance": 9e8}', headers=form, timeout=30)
+        assert answer.json()["now"] > 9e8
+        assert (crm.calls, crm.answered, crm.max_concurrent, crm.connections) == ((), 0, 0, 1)
+        assert session.post(f"{control}/reset", timeout=30).ok
+        assert (list(crm.records), crm.tokens, crm.credits_remaining) == (["1"], {"t"}, 0)
+        assert crm.handle(Request(method="GET", path="/crm/v8/org")).status == 429
+
+
+def test_a_reset_takes_the_place_of_the_old_state_in_one_step(crm: Simulator) -> None:
+    lead, seen = crm.add_record("Leads", "7"), []
+
+    def plant(fresh: Engine) -> None:
+        seen.append(requests.get(f"{crm.url}/crm/v8/Leads/{lead}", timeout=5).status_code)
+        fresh.add_record("Leads", "8")
+
+    crm.reset(plant)
+    assert (seen, list(crm.records), crm.calls) == ([200], ["8"], ())
+    assert requests.get(f"{crm.url}/crm/v8/Leads/8", timeout=5).status_code == 200
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_changes_nothing(
