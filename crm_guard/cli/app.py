@@ -186,8 +186,8 @@ def simulate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Start state, in JSON or (a .toml file) TOML: options, records, faults and refuse_new, as the page"
-            " below describes them. Options given here go before those in the file.",
+            help="Start state, in JSON or (a .toml file) TOML: options, records, faults and refuse_new, as"
+            " /__simulator describes them. Options given here go before those in the file.",
         ),
     ] = None,
     records: Annotated[

@@ -192,7 +192,8 @@ def _introduce(console: Console, crm: Simulator, start: _Start) -> None:
     if start.samples:
         console.print()
         console.print(_table(start))
-    console.print(f"\nIts state: curl {crm.url}{PREFIX} tells how to add, lock and count records.", soft_wrap=True)
+    how = f"To add, lock and count records, and plan faults: curl {crm.url}{PREFIX} shows how."
+    console.print(f"\n{how}", soft_wrap=True)
     console.print("\nTry:", style="bold")
     console.print(_curl(crm, start), end="\n\n", soft_wrap=True)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .faults import FaultKind, kind_of
 from .inputs import (
+    BASE64,
     BOOLEAN,
     COUNT,
     DELAY,
     HEADERS,
-    IMAGE,
     MEMBERS,
     METHOD,
     MODULE,
@@ -54,12 +54,11 @@ RECORD: Mapping[str, Rule] = {
     **_ENDS,
     "then": STATE,
     "fields": MEMBERS,
-    "image": IMAGE.or_null(),
+    "image": BASE64.or_null(),
     "image_state": choice(State.ZIA_IMAGE_PENDING, State.APPROVED).or_null(),
     "lock_source": choice("Manual", "Automatic"),
 }
 """The arguments of :meth:`Engine.add_record`; the image is in base64."""
-
 
 LOCK: Mapping[str, Rule] = {"state": _REFUSING, **_ENDS, "then": STATE}
 STATE_CHANGE: Mapping[str, Rule] = {"state": STATE.needed(), **_ENDS, "then": STATE}
@@ -76,7 +75,7 @@ FAULT: Mapping[str, Rule] = {
     "retry_after": SECONDS.or_null(),
     "status": whole(200, 599, "an HTTP status"),
     "body": PLAIN,
-    "body_base64": IMAGE,
+    "body_base64": BASE64,
     "headers": HEADERS,
 }
 """The arguments of :meth:`Engine.fault`; a body that is no text is in base64."""
@@ -86,7 +85,7 @@ REFUSE_NEW: Mapping[str, Rule] = {"module": MODULE.needed(), "where": MEMBERS, *
 
 OPERATION = choice("READ", "CREATE", "UPDATE", "DELETE", "WRITE", "ALL")
 CREDITS = COUNT.or_null("null for no limit")
-TOKEN = text(r"[!-~]{1,1000}", "an access token: 1 to 1000 visible ASCII characters, without blanks").or_null()
+TOKEN = replace(text(r"[!-~]{1,1000}", "a text of 1 to 1000 visible ASCII characters").or_null(), secret=True)
 
 OPTIONS: Mapping[str, Rule] = {
     "token": TOKEN,
@@ -155,6 +154,10 @@ def read_fault(value: object, place: str = "") -> dict[str, Any]:
         msg = f'{field} must be given, and above 0, with kind "slow"'
         raise InputError(msg, field=field, value=form.get("seconds"), allowed=DELAY.allowed)
     if "body_base64" in form:
+        if "body" in form:
+            field = within(place, "body_base64")
+            msg = f"{field} is given beside body"
+            raise InputError(msg, field=field, allowed="one of body and body_base64")
         form["body"] = form.pop("body_base64")
     return form
 

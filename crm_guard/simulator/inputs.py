@@ -33,7 +33,7 @@ class InputError(ValueError):
 
     Attributes:
         field: Where it stands, for instance `records[3].state`; empty for the whole.
-        value: The value, shortened; `None` where one is missing.
+        value: The value, shortened; `None` where one is missing, or secret.
         allowed: What is allowed there, in words or as a list.
     """
 
@@ -53,11 +53,13 @@ class Rule:
         read: Returns the value as the engine takes it. Raises ValueError or TypeError if it is not allowed, and
             InputError, with a field within the value, if it is a part that is not.
         required: Whether it must be given.
+        secret: Whether errors must not repeat it.
     """
 
     allowed: Allowed
     read: Callable[[Any], Any]
     required: bool = False
+    secret: bool = False
 
     def needed(self) -> Rule:
         """Return this rule for a value that must be given."""
@@ -131,6 +133,9 @@ def _read(rule: Rule, value: object, field: str) -> Any:
         msg = f"{field}: {error}"
         raise InputError(msg, field=field, value=value, allowed=error.allowed) from None
     except (ValueError, TypeError):
+        if rule.secret:
+            msg = f"{field} must be {_words(rule.allowed)}"
+            raise InputError(msg, field=field, allowed=rule.allowed) from None
         close = _close_to(value, rule.allowed)
         words = f"is not allowed{close}" if close else f"must be {_words(rule.allowed)}"
         msg = f"{field}={_shown(value)} {words}"
@@ -243,7 +248,7 @@ def _pattern(value: Any) -> str:
     return str(value)
 
 
-def _image(value: Any) -> bytes:
+def _base64(value: Any) -> bytes:
     return base64.b64decode(_if(isinstance(value, str), value), validate=True)
 
 
@@ -263,7 +268,7 @@ MODULE = text(r"[A-Za-z][A-Za-z0-9_]{0,99}", "the API name of a module: letters,
 BOOLEAN = Rule("true or false", lambda value: _if(isinstance(value, bool), value))
 MEMBERS = Rule("an object of names to values, without dates and infinite numbers", _members)
 PLAIN = Rule("a text, or a JSON value without infinite numbers", _plain)
-IMAGE = Rule("the image in base64, as one line of text", _image)
+BASE64 = Rule("a text in base64, on one line", _base64)
 PATTERN = Rule(f"a regular expression of at most {_LONGEST_PATTERN} characters", _pattern)
 METHOD = text(r"[A-Za-z]{1,20}", "an HTTP method, like PUT")
 HEADERS = Rule("an object of names to printable texts; not Content-Length, Transfer-Encoding, Connection", _headers)

@@ -309,7 +309,7 @@ BAD = [
     ("records", {"module": "Leads", "locked_for": "5"}, "locked_for", "5", 'locked_for="5" must be'),
     ("records", {"module": "Leads", "refusals": 1.5}, "refusals", "1.5", "refusals=1.5 must be a whole"),
     ("records", {"module": "Leads", "refusals": True}, "refusals", True, "refusals=true must be a whole number"),
-    ("records", {"module": "Leads", "image": "?"}, "image", "?", 'image="?" must be the image in base64'),
+    ("records", {"module": "Leads", "image": "?"}, "image", "?", 'image="?" must be a text in base64'),
     ("records", {"module": "Leads", "fields": []}, "fields", "[]", "fields=[] must be an object of"),
     ("records", {"module": "Leads", "image_state": "approved!"}, "image_state", "approved!", "image_state="),
     ("records", {"module": "Leads", "state": "x" * 999}, "state", "x" * 80 + "...", 'state="xxxxxxx'),
@@ -340,7 +340,9 @@ BAD = [
     ("credits", {"remaining": -1}, "remaining", -1, "remaining=-1 must be a whole number"),
     ("credits", {}, "remaining", None, "remaining is missing"),
     ("scopes", {"operation": "read"}, "operation", "read", "operation="),
-    ("token", {"new": "a b"}, "new", "a b", 'new="a b" must be an access token'),
+    ("token", {"new": "s3cret "}, "new", None, "new must be a text of 1 to 1000 visible ASCII characters, or null"),
+    ("scopes", {"operation": "READ", "token": 5}, "token", None, "token must be a text of 1 to 1000"),
+    ("faults", {"kind": "answer", "body": "", "body_base64": ""}, "body_base64", None, "body_base64 is"),
     ("reset", {"what": "everything"}, "what", "everything", 'what="everything" must be one of all, log'),
 ]  # fmt: skip
 
@@ -355,6 +357,7 @@ class TestBadInput:
         assert error(reply)[:3] == (400, field, value)
         assert error(reply)[3].startswith(message)
         assert reply.json()["error"]["allowed"]
+        assert b"s3cret" not in reply.body
         assert (len(engine.records), engine.faults, engine.new_refusals, engine.now()) == (1, (), (), 100.0)
         assert engine.get("7").state == "approved"
 

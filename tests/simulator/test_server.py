@@ -158,7 +158,7 @@ def test_a_taken_port_is_an_os_error(crm: Simulator) -> None:
         Simulator(port=int(crm.url.rpartition(":")[2])).start()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_it_listens_where_it_is_told_to(host: str) -> None:
     """A machine without IPv6 says so."""
     simulator = Simulator(host=host)
@@ -173,10 +173,6 @@ def test_it_listens_where_it_is_told_to(host: str) -> None:
         shown = {"localhost": "127.0.0.1", "::1": "[::1]"}.get(host, host)
         assert re.fullmatch(rf"http://{re.escape(shown)}:\d+", crm.url)
         assert requests.get(f"{crm.url}/crm/v8/org", timeout=5).ok
-        if host == "127.0.0.2":
-            port = int(crm.url.rpartition(":")[2])
-            with pytest.raises(OSError, match="refused"):
-                socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
 def test_the_control_api_is_there_only_where_it_is_asked_for(crm: Simulator) -> None:
