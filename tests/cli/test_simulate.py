@@ -157,7 +157,8 @@ def test_a_host_that_is_none_of_ours_ends_with_1_and_one_line(crm_guard_command,
     """The first is reserved for documentation: no machine has it."""
     ran = crm_guard_command("simulate", "--port", "0", "--host", host)
     assert (ran.status, ran.out, ran.err.count("\n")) == (1, "", 1)
-    assert "is not available" in ran.err
+    assert ran.err.startswith("crm-guard: host ")
+    assert "is not available: " in ran.err
     assert "\x1b" not in ran.err
 
 

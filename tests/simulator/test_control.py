@@ -404,6 +404,11 @@ class TestBadInput:
         assert method in reply.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("path", ["/__simulators", "/crm/v8/__simulator", "/__simulato", "/"])
+def test_no_other_path_is_taken(engine: Engine, path: str) -> None:
+    assert not Control(engine).owns(path)
+
+
 def test_both_say_the_same_of_each_argument() -> None:
     """What Python takes is what the control API takes."""
     for method, rules, left_out in (("add_record", RECORD, ()), ("fault", FAULT, ("body_base64",)),
