@@ -60,6 +60,7 @@ TOPICS: Final = {
     "limits": Topic(
         "how it works, what it does not do, what it costs", ("crm_guard.adapter", "crm_guard.GuardAdapter")
     ),
+    "simulate": Topic("crm-guard simulate: its control API, for any language", ("crm_guard.simulator.control",)),
     "sync": Topic("crm-guard sync: a file of rows", ("crm_guard.cli.sync",)),
 }
 
@@ -109,7 +110,7 @@ def reflow(page: str, width: int) -> Iterator[str]:
     in_section = False
     for line in [*page.replace(_LONE_EXAMPLE, "").splitlines(), ""]:
         in_section = bool(_SECTION.fullmatch(line)) or (in_section and line.startswith(_INDENT))
-        is_verbatim = not line.strip() or (line.startswith(_INDENT) and not in_section and not _in_list(filling))
+        is_verbatim = not line.strip() or (line.startswith(" ") and not in_section and not _in_list(filling))
         if is_verbatim or _begins(line, in_section):
             yield from _filled(filling, width)
             filling = []
