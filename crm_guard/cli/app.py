@@ -13,7 +13,7 @@ from crm_guard import SettingsError, __version__
 from crm_guard.cli.demo import MOST_RECORDS, MOST_ROWS, Demo, run_demo
 from crm_guard.cli.demo.plan import FEWEST_RECORDS
 from crm_guard.cli.effective import run_settings
-from crm_guard.cli.explain import Question, read_text, run_explain
+from crm_guard.cli.explain import Question, read_source, read_text, run_explain
 from crm_guard.cli.help import run_help
 from crm_guard.cli.simulate import Simulation, run_simulate
 from crm_guard.cli.sync import Sync, options, run_sync
@@ -110,7 +110,12 @@ def demo(
 
 @app.command()
 def explain(
-    answer: Annotated[str, typer.Argument(metavar="FILE|-", help="A CRM response: body, or output of `curl -i`.")],
+    answer: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE|-|CODE]", help="The text; by default standard input. Or a code: RECORD_LOCKED."
+        ),
+    ] = None,
     method: Annotated[str | None, typer.Option(help="HTTP method of the call.")] = None,
     path: Annotated[str | None, typer.Option(help="Path or URL of the call: /crm/v8/Leads/123.")] = None,
     status: Annotated[int | None, typer.Option(min=100, max=599, help="HTTP status of the response.")] = None,
@@ -123,9 +128,14 @@ def explain(
     ] = None,
     json: _Json = False,
 ) -> None:
-    """Explain what a CRM response means for each record, and what to do about it."""
+    """Explain what CRM's responses mean for each record, and what to do about it.
+
+    Understands JSON, JSON lines, Python reprs, log lines, exception texts and tracebacks, the output of `curl -i`
+    and `curl -v`, HAR files, Markdown, encoded and truncated bodies, and a code alone. Several responses give
+    several explanations. The exit status is 2 if there is none that can be read.
+    """
     question = Question(
-        answer=read_text(answer),
+        answer=read_source(answer),
         method=method,
         path=path,
         status=status,

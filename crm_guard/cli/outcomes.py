@@ -33,6 +33,8 @@ _LOCKED: Final = Verdict("locked", "locked for a reason that waiting will not re
 _RECHECKED: Final = Verdict("wait", "being checked again: retry later", "yellow")
 _PERSON: Final = Verdict("person", "waits for a person", "magenta")
 _UNCERTAIN: Final = Verdict("uncertain", "unknown: it may have been written", "yellow")
+UNNAMED_LOCK: Final = Verdict("locked", "locked; by what is not in the text", "yellow")
+"""Of a text that does not hold all of CRM's answer: not what `verdict` would say of such an outcome."""
 _FAILED: Final = Verdict("failed", "refused for a reason that the guard does not handle", "red")
 
 
@@ -49,12 +51,12 @@ def verdict(outcome: RecordOutcome) -> Verdict:
     return _FAILED
 
 
-def as_json(outcome: RecordOutcome) -> dict[str, Any]:
-    """Return an outcome as a JSON object."""
+def as_json(outcome: RecordOutcome, found: Verdict | None = None) -> dict[str, Any]:
+    """Return an outcome as a JSON object, with the usual verdict unless another is given."""
     return {
         "position": outcome.position,
         "record_id": outcome.record_id,
-        "verdict": verdict(outcome).name,
+        "verdict": (found or verdict(outcome)).name,
         "code": outcome.code,
         "action": outcome.action,
         "message": outcome.message,
@@ -94,9 +96,9 @@ def listed(
     return grid
 
 
-def full_line(outcome: RecordOutcome) -> Text:
-    """Return record, code and verdict, and the case and the approval state if known."""
-    found = verdict(outcome)
+def full_line(outcome: RecordOutcome, found: Verdict | None = None) -> Text:
+    """Return record, code and verdict (the usual one unless given), and case and approval state if known."""
+    found = found or verdict(outcome)
     action = f" ({harmless(outcome.action)})" if outcome.action else ""
     line = Text.assemble(_name(outcome), f"  {harmless(outcome.code)}{action}  ", (found.words, found.style))
     if outcome.case:

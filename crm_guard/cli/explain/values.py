@@ -1,0 +1,61 @@
+"""Reads the value at a place in a text, and completes one that was cut. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+from crm_guard.cli.explain.literals import Literal, read_literal
+from crm_guard.cli.explain.shapes import completed, is_item
+
+_TIMES_READ: Final = 12
+"""How often the characters of a text may be read again, as the inside of something, before it is left alone."""
+_MOST_FAILURES: Final = 200
+"""Of the standard decoder: its error messages count the lines before them, so each reads all of the text."""
+_DECODER: Final = json.JSONDecoder(parse_constant=lambda _: None)
+
+
+class Budget:
+    """What may still be read: bounds the time, however texts are nested in texts.
+
+    Args:
+        text: The whole text.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._characters = _TIMES_READ * len(text) + 1000
+        self._failures = _MOST_FAILURES
+
+    def allows(self, text: str) -> bool:
+        """Return whether a text may be read, and count it."""
+        self._characters -= len(text)
+        return self._characters > 0
+
+    def value_at(self, text: str, start: int) -> tuple[Literal, str]:
+        """Return the container at `start`, and the name of its syntax."""
+        if self._failures > 0:
+            try:
+                value, end = _DECODER.raw_decode(text, start)
+                return Literal(value, end), "JSON"
+            except (ValueError, RecursionError):
+                self._failures -= 1
+        literal = read_literal(text, start)
+        quote = re.search("[\"']", text[start : start + 200])
+        return literal, "JSON" if literal.cut and quote and quote[0] == '"' else "a Python repr"
+
+
+def close(literal: Literal) -> bool:
+    """Complete what was cut, or leave it out if not even its code is known; return whether its details lack."""
+    vague = False
+    for outer, inner in zip([None, *literal.open], literal.open, strict=False):
+        if not isinstance(inner, dict):
+            continue
+        if isinstance(inner.get("code"), str):
+            vague = not isinstance(inner.get("details"), dict) or any(
+                inner["details"] is one for one in literal.open
+            )
+            inner.update(completed(inner))
+        if isinstance(outer, list) and not is_item(inner) and (not inner or any(is_item(one) for one in outer)):
+            outer.pop()
+    return vague
