@@ -143,7 +143,8 @@ def verbose(case: Case, version: str = "HTTP/1.1") -> str:
     said = "".join(f"< {line}\r\n" for line in head(case).replace("HTTP/1.1", version).split("\r\n")[:-1])
     return (
         "* Connected to www.zohoapis.com (127.0.0.1) port 443\n"
-        f"{asked}> Authorization: Zoho-oauthtoken {TOKEN}\r\n>\r\n}} [57 bytes data]\n* upload completely sent off\n"
+        f"{asked}> Authorization: Zoho-oauthtoken {TOKEN}\r\n>\r\n"
+        "} [57 bytes data]\n* upload completely sent off\n"
         f"{said.replace('< ' + chr(13), '<' + chr(13))}{{ [173 bytes data]\n"
         f"{'' if case.body is None else case.text}* Connection #0 to host www.zohoapis.com left intact\n"
     )
@@ -175,13 +176,15 @@ LOGS: dict[str, Callable[[Case], str]] = {
         f"2026-01-01 ERROR: {case.method} https://www.zohoapis.com{case.path} -> {case.status}: {case.text}"
     ),
     "urllib3": lambda case: (
-        f'DEBUG https://www.zohoapis.com:443 "{case.method} {case.path} HTTP/1.1" {case.status} None\n{case.body!r}\n'
+        "DEBUG https://www.zohoapis.com:443 "
+        f'"{case.method} {case.path} HTTP/1.1" {case.status} None\n{case.body!r}\n'
     ),
     "log object": lambda case: json.dumps(
         {"http_status": case.status, "method": case.method, "url": case.path, "body": case.text}
     ),
     "source": lambda case: (
-        f"requests.{case.method.lower()}('https://www.zohoapis.com{case.path}')\n<Response [{case.status}]>\n{case.body}"
+        f"requests.{case.method.lower()}('https://www.zohoapis.com{case.path}')\n<Response [{case.status}]>\n"
+        f"{case.body}"
     ),
 }
 

@@ -33,7 +33,7 @@ def test_every_command_has_help(command):
         (["demo", "--spede", "3"], "--spede"),
         (["demo", "--rows", "0"], "--rows"),
         (["sync", "leads.csv", "--url", "https://www.zohoapis.com", "--module", "Leads"], "--method"),
-        (["explain"], "FILE"),
+        (["explain"], "JSON without an answer"),
         (["explain", "-", "--state", "not a state"], "$approval_state"),
         (["simulate", "--latency", "inf"], "latency"),
         (["simulate", "--seed", "missing.json"], "missing.json: No such file"),

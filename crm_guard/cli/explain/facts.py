@@ -43,7 +43,7 @@ def facts_in(text: str) -> Facts:
     return Facts(
         status=int(status[1]) if status else None,
         method=call[1].upper() if call else None,
-        path=call[2] if call else address[0] if address else None,
+        path=(call[2] if call else address[0]).rstrip(".,:;") if call or address else None,
     )
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from crm_guard.remediation import ApprovalCase
 
 _USAGE_ERROR: Final = 2
+_MOST_ANSWERS: Final = 1000
 _SERVER_ERRORS: Final = frozenset({"INTERNAL_ERROR", "INTERNAL_SERVER_ERROR"})
 
 # Guesses of the call from CRM's messages, for when the user does not name it. They are displayed as guesses; the
@@ -144,12 +145,15 @@ def explain(question: Question) -> tuple[Explanation, ...]:
     """Interpret each answer in a text as the guard does.
 
     Raises:
-        CommandError: The text holds no answer, or one that could be read in two ways, or not at all.
+        CommandError: The text holds no answer, or more than 1000, or one that could be read in two ways or in none.
     """
     known = question.facts
     answers = read_paste(question.answer, trusted=known != Facts())
     if not answers and question.status is not None and not question.answer.strip():
         answers = [Pasted(form="a response without a body")]
+    if len(answers) > _MOST_ANSWERS:
+        message = f"the input holds {len(answers)} answers: at most {_MOST_ANSWERS} are explained at once"
+        raise CommandError(message, _USAGE_ERROR)
     if not answers:
         raise CommandError(_nothing_in(question.answer), _USAGE_ERROR)
     return tuple(_explain_one(answer, question) for answer in answers)

@@ -34,9 +34,13 @@ if TYPE_CHECKING:
 
     from crm_guard.cli.explain.heads import Turn
 
+_SHORTEST: Final = len('{"code":"A"}')
 _IN_A_LINE: Final = " in a line of text"
+# What may begin a value: an object with a key, a list of more than numbers, a quoted text that holds one of them.
 _START: Final = re.compile(
-    r"\{(?=\s*+[\"'\w$}])|\[(?=\s*+[\[{(\"'bu])|(?<![\\\w])[bBuU]?[\"'](?=[\s\\\"']{0,20}[{\[])"
+    r"""\{(?=\s*+(?:\}|[\w$]{1,80}+\s*+:|[bu]?(?:"[^"\\]{0,200}+"|'[^'\\]{0,200}+')\s*+(?::|=>)))"""
+    r"""|\[(?=\s*+[\[{("'bu])"""
+    r"""|(?<![\\\w])[bBuU]?(["'])(?=[\s\\"']{0,20}[{\[](?!\1))"""
 )
 
 
@@ -157,7 +161,7 @@ def _quoted(text: str, start: re.Match[str], wrapping: Wrapping) -> tuple[int, l
     """Read an encoded text: its end, and its answers; just its quote if it holds none."""
     found = STRING.match(text, start.start())
     inside = string_value(found) if found else unescaped(text[start.end() :])
-    if not wrapping.allows(inside):
+    if len(inside) < _SHORTEST or not wrapping.allows(inside):
         return start.end(), []
     kind = "bytes" if start[0][:1] in {"b", "B"} else "a string"
     answers = _read_text(inside, wrapping.deeper())

@@ -12,12 +12,16 @@ import re
 from typing import Any, Final
 
 from crm_guard._base.codes import GUARDED, SUCCESS
-from crm_guard._protocol.envelope import Envelope, read_envelope, tells_success
+from crm_guard._protocol.envelope import Envelope, read_envelope
 
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*")
 _PAGE: Final = frozenset({"more_records", "per_page", "page"})
 # Reads of settings that programs call first; their answers have these names and no `data`.
 _READ: Final = frozenset({"users", "modules", "fields", "layouts", "org", "roles", "profiles"})
+_KEYS: Final = _READ | {
+    *("code", "data", "share", "tags", "portal_invite", "record_locking_configurations"),
+    *("__composite_requests", "info"),
+}
 _STATUSES: Final = frozenset({"success", "error"})
 _SUCCESSES: Final = frozenset({SUCCESS, "SCHEDULED"})
 
@@ -39,7 +43,7 @@ def shape_of(value: dict[str, Any], envelope: Envelope | None) -> Shape:
         rows = value.get("data")
         own_ids = isinstance(rows, list) and any("id" in row for row in rows if isinstance(row, dict))
         return Shape.DOUBTFUL if own_ids and envelope.guarded else Shape.RESULTS
-    if "__composite_requests" in value or is_failure(value) or tells_success(body_of(value)):
+    if "__composite_requests" in value or is_failure(value) or _tells_success(value):
         return Shape.RESULTS
     if any(isinstance(value.get(name), list) for name in _READ) or _has_rows(value):
         return Shape.ROWS
@@ -84,6 +88,16 @@ def body_of(value: object) -> bytes:
 def items_in(body: bytes) -> Envelope | None:
     """Return the items of a body, as the guard reads them."""
     return read_envelope(body)
+
+
+def may_be_answer(value: dict[str, Any]) -> bool:
+    """Return whether an object has any of the keys of an answer: the cheap test before it is read."""
+    return not _KEYS.isdisjoint(value) or _tells_success(value)
+
+
+def _tells_success(value: dict[str, Any]) -> bool:
+    """Return whether results stand under a name of their own, such as `variables`."""
+    return any(members and all(map(is_item, members)) for members in value.values() if isinstance(members, list))
 
 
 def _has_page(value: dict[str, Any]) -> bool:

@@ -147,6 +147,8 @@ def _unblocked(found: Explanation) -> str:
     status = found.facts.status
     if not found.pasted.body and status is not None and status >= CLIENT_ERROR:
         return "The text has no JSON body, so it does not tell whether a record is locked: add the body."
+    if found.pasted.rows:
+        return "Nothing is blocked by this: it holds records (of a read, or of a request), not results of a write."
     text = "Nothing is blocked: no record is locked or waits for an approval."
     if found.pasted.cut:
         text = "Nothing is blocked as far as the text goes; it was cut, and the rest may tell of locks."

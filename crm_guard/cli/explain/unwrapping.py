@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from crm_guard.cli.explain.facts import facts_of
 from crm_guard.cli.explain.mentions import GUARDED_CODE
 from crm_guard.cli.explain.pasted import Facts, Pasted
-from crm_guard.cli.explain.shapes import Shape, body_of, is_item, is_refusal, items_in, shape_of
+from crm_guard.cli.explain.shapes import Shape, body_of, is_item, is_refusal, items_in, may_be_answer, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crm_guard.cli.explain.values import Budget
 
-_MOST_WRAPPED: Final = 20
+_MOST_WRAPPED: Final = 12
 """Texts in texts, and objects in objects, around an answer."""
 # Keys under which logs, HTTP clients and HAR files keep an answer, or a text that holds one.
 _WRAPPERS: Final = frozenset(
@@ -97,8 +97,8 @@ def _unwrap_text(value: str, wrapping: Wrapping) -> list[Pasted]:
 
 def _unwrap_object(value: dict[str, Any], wrapping: Wrapping) -> list[Pasted]:
     """Return the answer that an object is, or those that it holds under the usual keys."""
-    body = body_of(value)
-    envelope = items_in(body)
+    body = body_of(value) if may_be_answer(value) else b""
+    envelope = items_in(body) if body else None
     shape = shape_of(value, envelope)
     if shape is Shape.ROWS or shape is Shape.DOUBTFUL:
         return [Pasted(body=body, form=wrapping.form, rows=shape is Shape.ROWS, doubtful=shape is Shape.DOUBTFUL)]

@@ -7,10 +7,12 @@ import re
 from typing import Final
 
 from crm_guard.cli.explain.literals import Literal, read_literal
-from crm_guard.cli.explain.shapes import completed, is_item
+from crm_guard.cli.explain.shapes import body_of, completed, is_item, items_in
 
 _TIMES_READ: Final = 12
 """How often the characters of a text may be read again, as the inside of something, before it is left alone."""
+_PER_TEXT: Final = 100
+"""What even the shortest text costs, in characters."""
 _MOST_FAILURES: Final = 200
 """Of the standard decoder: its error messages count the lines before them, so each reads all of the text."""
 _DECODER: Final = json.JSONDecoder(parse_constant=lambda _: None)
@@ -29,7 +31,7 @@ class Budget:
 
     def allows(self, text: str) -> bool:
         """Return whether a text may be read, and count it."""
-        self._characters -= len(text)
+        self._characters -= len(text) + _PER_TEXT
         return self._characters > 0
 
     def value_at(self, text: str, start: int) -> tuple[Literal, str]:
@@ -58,4 +60,17 @@ def close(literal: Literal) -> bool:
             inner.update(completed(inner))
         if isinstance(outer, list) and not is_item(inner) and (not inner or any(is_item(one) for one in outer)):
             outer.pop()
+    _close_composite(literal)
     return vague
+
+
+def _close_composite(literal: Literal) -> None:
+    """Leave out a sub-request whose answer was cut off: its outer code only says that it was executed."""
+    subs = literal.value.get("__composite_requests") if isinstance(literal.value, dict) else None
+    if not isinstance(subs, list) or not subs or not any(subs[-1] is one for one in literal.open):
+        return
+    part = subs[-1]
+    for name in ("details", "response", "body"):
+        part = part.get(name) if isinstance(part, dict) else None
+    if not isinstance(part, dict) or items_in(body_of(part)) is None:
+        subs.pop()
