@@ -40,10 +40,11 @@ def facts_in(text: str) -> Facts:
     near = text[-_LOOKED_AT:]
     status = next((found for pattern in _STATUSES if (found := _last(pattern, near))), None)
     call, address = _last(_CALL, near), _last(_ADDRESS, near)
+    path = call[2] if call else address[0] if address else ""
     return Facts(
         status=int(status[1]) if status else None,
         method=call[1].upper() if call else None,
-        path=(call[2] if call else address[0]).rstrip(".,:;") if call or address else None,
+        path=path.rstrip(".,:;") or None,
     )
 
 

@@ -257,11 +257,10 @@ def _with_meanings(shown: Explanation, judge: Judge) -> Explanation:
     open_locks = frozenset(one.position for one in last if one.code == RECORD_LOCKED and one.action is None)
     if not (open_locks or pasted.bare):
         return shown
-    code = outcomes[-1].code if outcomes else ""
-    outcomes = tuple(
-        replace(one, hint="") if pasted.bare or one.position in open_locks else one for one in outcomes
-    )
-    return replace(shown, outcomes=outcomes, unnamed=open_locks, meanings=_meanings(code, judge, outcomes))
+    meanings = _meanings(outcomes[-1].code if outcomes else "", judge, outcomes)
+    hidden = range(len(outcomes)) if pasted.bare else open_locks
+    outcomes = tuple(replace(one, hint="") if one.position in hidden else one for one in outcomes)
+    return replace(shown, outcomes=outcomes, unnamed=open_locks, meanings=meanings)
 
 
 def _meanings(code: str, judge: Judge, outcomes: Sequence[RecordOutcome]) -> tuple[Meaning, ...]:

@@ -22,8 +22,10 @@ _KEYS: Final = _READ | {
     *("code", "data", "share", "tags", "portal_invite", "record_locking_configurations"),
     *("__composite_requests", "info"),
 }
-_STATUSES: Final = frozenset({"success", "error"})
-_SUCCESSES: Final = frozenset({SUCCESS, "SCHEDULED"})
+# Tuples, as what is looked for may be anything, also what has no hash.
+_STATUSES: Final = ("success", "error")
+_SUCCESSES: Final = (SUCCESS, "SCHEDULED")
+_REFUSALS: Final = tuple(GUARDED)
 
 
 class Shape(enum.Enum):
@@ -63,13 +65,13 @@ def is_item(value: object) -> bool:
 
 def is_refusal(value: object) -> bool:
     """Return whether a value has a guarded code, and lacks at most the rest of an item."""
-    return isinstance(value, dict) and value.get("code") in GUARDED
+    return isinstance(value, dict) and value.get("code") in _REFUSALS
 
 
 def completed(item: dict[str, Any]) -> dict[str, Any]:
     """Return an item of which only a part is known, with what the guard's reading needs, if its code tells that."""
     code = item.get("code")
-    if item.get("status") not in _STATUSES and (code in _SUCCESSES or code in GUARDED):
+    if item.get("status") not in _STATUSES and (code in _SUCCESSES or code in _REFUSALS):
         item = {**item, "status": "success" if code in _SUCCESSES else "error"}
     return item if isinstance(item.get("details"), dict) else {**item, "details": {}}
 
