@@ -33,7 +33,7 @@ from crm_guard.remediation import candidates, hint_for_case, hint_for_lock, hint
 from crm_guard.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from crm_guard._protocol.request_records import CrmRequest
     from crm_guard.outcomes import CallError, RecordOutcome
@@ -156,7 +156,8 @@ def explain(question: Question) -> tuple[Explanation, ...]:
         raise CommandError(message, _USAGE_ERROR)
     if not answers:
         raise CommandError(_nothing_in(question.answer), _USAGE_ERROR)
-    return tuple(_explain_one(answer, question) for answer in answers)
+    actions = load_settings().retry_actions
+    return tuple(_explain_one(answer, question, actions) for answer in answers)
 
 
 def _nothing_in(text: str) -> str:
@@ -172,7 +173,7 @@ def _nothing_in(text: str) -> str:
     )
 
 
-def _explain_one(pasted: Pasted, question: Question) -> Explanation:
+def _explain_one(pasted: Pasted, question: Question, actions: Collection[str]) -> Explanation:
     facts = question.facts.over(pasted.facts)
     _refuse_doubt(pasted, facts)
     envelope = read_envelope(pasted.body)
@@ -184,7 +185,7 @@ def _explain_one(pasted: Pasted, question: Question) -> Explanation:
     if facts.status is None and answer.error.code in _SERVER_ERRORS:
         answer = read_answer(None, SERVER_ERROR, pasted.body, call)
     version = address.version or "v8"
-    judge = Judge(call, load_settings().retry_actions, version)
+    judge = Judge(call, actions, version)
     outcomes, error = _outcomes_of(answer, judge, question.state), error_in(answer, call)
     if facts.status is None and not answer.error.code:  # no sign that the call failed
         outcomes, error = outcomes if answer.envelope is not None else (), None

@@ -31,7 +31,10 @@ _EVENT: Final = re.compile(
 )
 _OUTCOME: Final = re.compile(r"RecordOutcome\((?P<inside>[^()\n]{1,4000})\)")
 _QUOTED_ID: Final = re.compile(r"(?<![\w$])(?:record_)?id[\"']?\s{0,3}(?:[:=]|=>)\s{0,3}[\"']?([0-9]{1,25})\b")
-_QUOTED_ACTION: Final = re.compile(r"(?<![\w$])action[\"']?\s{0,3}(?:[:=]|=>)\s{0,3}[\"']?([\w.-]{1,64})")
+# What locks a record has an underscore; `update` or `insert` is what was asked for.
+_QUOTED_ACTION: Final = re.compile(
+    r"(?<![\w$])action[\"']?\s{0,3}(?:[:=]|=>)\s{0,3}[\"']?([A-Za-z0-9]{1,32}+_\w{1,64}+)"
+)
 _QUOTED_CODE: Final = re.compile(r"(?<![\w$])code=[\"']([A-Z_]{1,64})[\"']")
 SDK_FORM: Final = "an exception text of Zoho's SDK"
 # `SDKException` of zohocrmsdk 8.0 prints `Caused By: {code} - {message}{details}`.
@@ -135,7 +138,7 @@ def _told(text: str) -> Iterator[Mention]:
         code = _QUOTED_CODE.search(found["inside"])
         if code and code[1] in GUARDED:
             record, action = _QUOTED_ID.search(found["inside"]), _QUOTED_ACTION.search(found["inside"])
-            ids, cause = (record[1],) if record else (), action[1] if action and action[1] != "None" else None
+            ids, cause = (record[1],) if record else (), action[1] if action else None
             yield Mention(*found.span(), code[1], ids, cause, None, "the repr of an outcome", told=True)
 
 

@@ -135,7 +135,8 @@ def _partial_item(value: dict[str, Any], wrapping: Wrapping) -> Pasted:
     """Return a refusal that a log tells of in fields of its own."""
     ids = value.get("record_ids")
     record = value.get("id") or value.get("record_id") or (ids[0] if isinstance(ids, list) and ids else None)
-    own = {"id": record, "action": value.get("action")}
+    action = value.get("action")
+    own = {"id": record, "action": action if isinstance(action, str) and "_" in action else None}
     details = value.get("details")
     named = {**{key: one for key, one in own.items() if one}, **(details if isinstance(details, dict) else {})}
     item = {"code": value["code"], "status": "error", "message": value.get("message"), "details": named}
