@@ -207,6 +207,14 @@ def test_a_file_that_cannot_be_read_ends_with_2(crm_guard_command, tmp_path, nam
     assert ran.err.count("\n") == 1
 
 
+def test_an_answer_under_a_name_that_nobody_knows_is_found_and_a_field_is_not_searched(crm_guard_command):
+    text = json.dumps({"wrapped": {"inside": {"data": [WRITTEN, LOCKED]}}})
+    found = answer_of(crm_guard_command("explain", "--json", stdin=text))
+    assert [one["verdict"] for one in found["outcomes"]] == ["written", "wait"]
+    text = json.dumps({"data": [{"id": "1", "Note": json.dumps(LOCKED)}]})
+    assert answer_of(crm_guard_command("explain", "--json", stdin=text))["guarded"] == 0
+
+
 class TestWhereTheTextComesFrom:
     def test_a_pipe_needs_no_dash(self, crm_guard_command):
         piped = crm_guard_command("explain", stdin=json.dumps(LOCKED))

@@ -102,7 +102,7 @@ def test_texts_in_texts_are_read_a_bounded_number_of_times() -> None:
     assert found.guarded == 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.text() | st.lists(st.sampled_from(PARTS)).map("".join))
 def test_no_text_ends_in_a_traceback(text: str) -> None:
     with contextlib.suppress(CommandError):
@@ -111,14 +111,14 @@ def test_no_text_ends_in_a_traceback(text: str) -> None:
 
 
 @given(st.binary() | st.lists(st.sampled_from(PARTS)).map(lambda parts: "".join(parts).encode("utf-16")))
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_bytes_end_in_a_traceback(crm_guard_command: Any, raw: bytes) -> None:
     ran = crm_guard_command("explain", stdin=raw)
     assert ran.status in (0, 2)
     assert (ran.out == "") == (ran.status == 2) == (ran.err.count("\n") == 1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.recursive(st.text() | st.integers() | st.none(), lambda one: st.lists(one) | st.dictionaries(KEYS, one)))
 def test_no_value_ends_in_a_traceback(value: Any) -> None:
     for text in (json.dumps(value), repr(value), json.dumps(value)[:-2]):

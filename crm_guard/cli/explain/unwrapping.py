@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _MOST_WRAPPED: Final = 12
 """Texts in texts, and objects in objects, around an answer."""
-# Keys under which logs, HTTP clients and HAR files keep an answer, or a text that holds one.
+# Keys under which logs, HTTP clients and HAR files keep a text that holds an answer. Any other text may be the
+# value of a field, which is never searched.
 _WRAPPERS: Final = frozenset(
     {
         *(
@@ -125,7 +126,7 @@ def _unwrap_members(value: dict[str, Any], wrapping: Wrapping) -> list[Pasted]:
             facts=one.facts.over(facts),
         )
         for key, member in value.items()
-        if key.lower() in _WRAPPERS
+        if key.lower() in _WRAPPERS or (isinstance(member, dict | list) and key != "request")
         for one in unwrap(member, held)
     ]
     return worth_telling(found)
