@@ -215,6 +215,20 @@ def test_an_answer_under_a_name_that_nobody_knows_is_found_and_a_field_is_not_se
     assert answer_of(crm_guard_command("explain", "--json", stdin=text))["guarded"] == 0
 
 
+@pytest.mark.parametrize("request_body", [None, "{}"])
+def test_a_guarded_code_that_is_not_understood_is_never_nothing(crm_guard_command, tmp_path, request_body):
+    (tmp_path / "request.json").write_text(request_body or "")
+    options = ("--request", str(tmp_path / "request.json")) if request_body else ()
+    text = json.dumps(
+        {"__composite_requests": [{"code": 1, "note": "RECORD_LOCKED"}], "code": "SUCCESS", "message": ""}
+    )
+    ran = crm_guard_command(
+        "explain", "--status", "400", *options, stdin=text.replace("__composite_requests", "share")
+    )
+    assert (ran.status, ran.out) == (2, "")
+    assert "could not be read" in ran.err
+
+
 class TestWhereTheTextComesFrom:
     def test_a_pipe_needs_no_dash(self, crm_guard_command):
         piped = crm_guard_command("explain", stdin=json.dumps(LOCKED))
