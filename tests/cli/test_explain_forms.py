@@ -286,7 +286,7 @@ def test_a_body_that_is_cut_means_the_same_as_far_as_it_goes(encode: Callable[[s
             continue  # one error of the whole call: which record caused it stands at its end
         whole = only(case.text, **case.known)
         text = encode(case.text)
-        for end in range(len(text) - 1, 0, -max(1, len(text) // 7)):
+        for end in range(len(text) - 1, 0, -max(1, len(text) // 5)):
             for outcomes, _, _ in told(text[:end], **case.known):
                 assert [one.code for one in outcomes] == [one.code for one in whole.outcomes[: len(outcomes)]]
                 for one, full in zip(outcomes, whole.outcomes, strict=False):
