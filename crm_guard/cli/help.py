@@ -60,6 +60,7 @@ TOPICS: Final = {
     "limits": Topic(
         "how it works, what it does not do, what it costs", ("crm_guard.adapter", "crm_guard.GuardAdapter")
     ),
+    "explain": Topic("crm-guard explain: what it reads, and how", ("crm_guard.cli.explain",)),
     "simulate": Topic("crm-guard simulate: its control API, for any language", ("crm_guard.simulator.control",)),
     "sync": Topic("crm-guard sync: a file of rows", ("crm_guard.cli.sync",)),
 }
