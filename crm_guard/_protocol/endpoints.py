@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from crm_guard._base.codes import ACCEPTED, MULTI_STATUS
+from crm_guard._base.codes import ACCEPTED, MULTI_STATUS, OK
 from crm_guard._protocol.inspection import READ_METHODS
 from crm_guard.remediation import Family
 
@@ -119,8 +119,9 @@ _TABLE: Final[dict[tuple[str, str], Endpoint]] = {
     ("POST", "M/upsert"): _by_data("upsert"),  # the order is inferred from that of update
     ("DELETE", "M"): _by_ids("delete", Family.DELETE),
     ("DELETE", "M/I"): _by_path("delete one", Family.DELETE),
-    ("POST", "M/actions/add_tags"): _by_ids("add tags"),
-    ("POST", "M/actions/remove_tags"): _by_ids("remove tags"),
+    # 200 and 400 alone are listed, and the 200 counts the locks (zoho/crm-oas v8.0, tags_actions, 2026).
+    ("POST", "M/actions/add_tags"): _by_ids("add tags", partial_status=OK),
+    ("POST", "M/actions/remove_tags"): _by_ids("remove tags", partial_status=OK),
     ("POST", "M/I/actions/add_tags"): _by_path("add tags to one"),
     ("POST", "M/I/actions/remove_tags"): _by_path("remove tags from one"),
     ("POST", "M/I/actions/share"): _by_path("share", entries=True),

@@ -1,80 +1,111 @@
-"""Several calls in one. ZOHO docs: composite-api."""
+"""Several calls in one. OAS: `composite_requests`; ZOHO docs: composite-api."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from .actions import not_supported
-from .messages import (
-    JSON_TYPE,
-    Json,
-    Reply,
-    Request,
-    RequestError,
-    answer,
-    bare,
-    invalid_field,
-    item,
-    limit_exceeded,
-)
-from .routes import Kind, resolve
+from .messages import JSON_TYPE, Json, Reply, Request, RequestError, answer, bare, item, too_long
+from .references import BrokenReferenceError, filled, filled_text
+from .subs import Sub, checked_subs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from .visit import Visit
 
 MAX_SUBS = 5
 _ERRORS_FROM = 400
-_ALLOWED = frozenset(Kind) - {Kind.COMPOSITE, Kind.PHOTO_GET, Kind.PHOTO_POST}
 
 
 def composite(visit: Visit) -> Reply:
     """POST /__composite_requests.
 
-    Subs run one after the other, `parallel_execution` or not. Where a sub fails the whole answers 200 unless the
-    others were rolled back, which answers 207: both statuses are guesses.
+    Subs run one after the other, `parallel_execution` or not: in their order, but for those that refer to the
+    answer of a later one. Where a sub's own answer is an error, the whole answers 200 (a guess: OAS calls that
+    executed). It answers 207 where a sub could not be sent at all (OAS), and after a rollback (a guess).
     """
     if visit.route.version < 3:
-        raise RequestError(not_supported())
+        raise RequestError(not_supported("The API is not supported in this version"))
     subs = visit.rows("__composite_requests")
     if len(subs) > MAX_SUBS:
-        raise RequestError(limit_exceeded("__composite_requests", MAX_SUBS))
-    requests = [_sub_request(visit, sub, index) for index, sub in enumerate(subs)]
+        raise RequestError(too_long("__composite_requests", MAX_SUBS))
     undoes = visit.body.get("rollback_on_fail") is True
-    return _undoable(visit, requests) if undoes else _independent(visit, requests)
+    if undoes and visit.body.get("parallel_execution") is True:
+        raise RequestError(_ambiguous())
+    run = _Run(visit, checked_subs(subs, visit.route.version))
+    return run.undoable() if undoes else run.independent()
 
 
-def _independent(visit: Visit, requests: list[Request]) -> Reply:
-    items = [_executed(visit.dispatch(request)) for request in requests]
-    visit.notes.credits = 1
-    return answer(200, {"__composite_requests": items})
+def _ambiguous() -> Reply:
+    keys = [{"api_name": key, "json_path": f"$.{key}"} for key in ("rollback_on_fail", "parallel_execution")]
+    message = "Ambiguity while processing the request"
+    return bare(400, "AMBIGUITY_DURING_PROCESSING", message, {"ambiguity_due_to": keys})
 
 
-def _undoable(visit: Visit, requests: list[Request]) -> Reply:
-    """Run until one fails; then take back what went before."""
-    checkpoint, notes = visit.store.checkpoint(), visit.notes
-    items: list[Json] = []
-    for request in requests:
-        reply = visit.dispatch(request)
-        items.append(_executed(reply))
-        if reply.status >= _ERRORS_FROM:
-            visit.store.rollback(checkpoint)
-            for record_id in notes.refused:
-                visit.store.records[record_id].refuse()
-            notes.applied.clear()
-            notes.credits = 1
-            return answer(207, {"__composite_requests": _undone(items, len(requests))})
-    visit.notes.credits = 2
-    return answer(200, {"__composite_requests": items})
+class _Run:
+    """One composite at work: its subs, in the order of execution, and the items of those that ran, by index."""
 
+    def __init__(self, visit: Visit, subs: Sequence[Sub]) -> None:
+        self._visit = visit
+        self._subs = subs
+        self._items: dict[int, Json] = {}
+        self._bodies: dict[str, Any] = {}
 
-def _undone(items: list[Json], total: int) -> list[Json]:
-    """Return the items of a rolled back composite: before, at, and after the sub that failed."""
-    before = [item("ROLLBACK_PERFORMED", "rollback performed") for _ in items[:-1]]
-    after = [item("PROCESSING_STOPPED", "processing stopped") for _ in range(total - len(items))]
-    return [*before, items[-1], *after]
+    def independent(self) -> Reply:
+        """Run all, whatever fails."""
+        for sub in self._subs:
+            self._execute(sub)
+        self._visit.notes.credits = 1
+        sent = all(entry["status"] == "success" for entry in self._items.values())
+        return self._answer(200 if sent else 207, self._items)
+
+    def undoable(self) -> Reply:
+        """Run until one fails; then take back what went before."""
+        checkpoint = self._visit.store.checkpoint()
+        for sub in self._subs:
+            if not self._execute(sub):
+                self._take_back(checkpoint)
+                return self._answer(207, self._undone(sub.index))
+        self._visit.notes.credits = 2
+        return self._answer(200, self._items)
+
+    def _execute(self, sub: Sub) -> bool:
+        """Send a sub; return whether it succeeded."""
+        try:
+            request = _request(sub, self._bodies, self._visit.request.connection)
+        except BrokenReferenceError as problem:
+            where = {"json_path": problem.where, "reference": problem.reference}
+            details = {"api_name": problem.where.rpartition(".")[2], **where}
+            self._items[sub.index] = item("INVALID_REFERENCE", "the reference given seems to be invalid", details)
+            return False
+        reply = self._visit.dispatch(request)
+        if sub.id:
+            self._bodies[sub.id] = reply.json()
+        self._items[sub.index] = _executed(reply)
+        return reply.status < _ERRORS_FROM
+
+    def _take_back(self, checkpoint: Mapping[str, Any]) -> None:
+        store, notes = self._visit.store, self._visit.notes
+        store.rollback(checkpoint)
+        for record_id in notes.refused:
+            store.records[record_id].refuse()
+        notes.applied.clear()
+        notes.credits = 1
+
+    def _undone(self, failed: int) -> dict[int, Json]:
+        """Return the items of a rolled back composite: done and undone, failed, and never begun."""
+        details = {"rollbacked_by_sub_request_index": failed}
+        done: Json = item("ROLLBACK_PERFORMED", "rollback performed", details)
+        items = {index: entry if index == failed else done for index, entry in self._items.items()}
+        stopped: Json = item("PROCESSING_STOPPED", "processing stopped")
+        return {sub.index: items.get(sub.index, stopped) for sub in self._subs}
+
+    @staticmethod
+    def _answer(status: int, items: Mapping[int, Json]) -> Reply:
+        return answer(status, {"__composite_requests": [items[index] for index in sorted(items)]})
 
 
 def _executed(reply: Reply) -> Json:
@@ -86,36 +117,24 @@ def _executed(reply: Reply) -> Json:
     return item("SUCCESS", "composite sub request executed successfully", {"response": response})
 
 
-def _sub_request(visit: Visit, sub: Json, position: int) -> Request:
-    """Return a sub as a request of its own, its credentials those of the composite.
+def _request(sub: Sub, bodies: Mapping[str, Any], connection: int) -> Request:
+    """Return a sub as a request of its own, its references followed, its credentials those of the composite.
 
     Raises:
-        RequestError: It is not allowed here, or asks for a higher version than the composite.
+        BrokenReferenceError: A reference leads nowhere.
     """
-    uri, method = sub.get("uri"), sub.get("method")
-    if not isinstance(uri, str) or not isinstance(method, str):
-        raise RequestError(invalid_field(f"__composite_requests[{position}].uri", "text"))
+    uri = filled_text(sub.uri, bodies, f"{sub.where}.uri")
     path, _, query = uri.partition("?")
-    params = sub.get("params")
-    if isinstance(params, Mapping):
+    params = filled(sub.params, bodies, f"{sub.where}.params")
+    if params:
         query = "&".join(filter(None, (query, urlencode(params, errors="replace"))))
-    route = resolve(method.upper(), path)
-    if route.kind not in _ALLOWED or route.version > visit.route.version or _rows(sub) > 1:
-        where = {"json_path": f"$.__composite_requests[{position}].uri", "api_name": "uri"}
-        raise RequestError(bare(400, "NOT_ALLOWED", "the sub request is not allowed", where))
-    body = b"" if sub.get("body") is None else json.dumps(sub["body"]).encode()
-    headers = sub.get("headers")
+    headers = filled(sub.headers, bodies, f"{sub.where}.headers")
+    content = None if sub.body is None else filled(sub.body, bodies, f"{sub.where}.body")
     return Request(
-        method=method.upper(),
+        method=sub.method,
         path=path,
         query=query,
-        headers={name: str(value) for name, value in headers.items()} if isinstance(headers, Mapping) else {},
-        body=body,
-        connection=visit.request.connection,
+        headers={name: str(value) for name, value in headers.items()},
+        body=b"" if content is None else json.dumps(content).encode(),
+        connection=connection,
     )
-
-
-def _rows(sub: Json) -> int:
-    body: Any = sub.get("body")
-    rows = body.get("data") if isinstance(body, dict) else None
-    return len(rows) if isinstance(rows, list) else 0

@@ -12,7 +12,7 @@ from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
-from . import actions, composite, org, photos, reads, territories, writes
+from . import actions, composite, locking, org, photos, reads, territories, writes
 from .faults import Fault, applies, encode, kind_of
 from .messages import (
     JSON_TYPE,
@@ -71,9 +71,11 @@ _HANDLERS: Mapping[Kind, Callable[[Visit], Reply]] = {
     Kind.BLUEPRINT: actions.update_blueprint,
     Kind.SEND_MAIL: actions.send_mail,
     Kind.CLONE: writes.clone,
-    Kind.LOCKS: reads.list_locks,
-    Kind.LOCK: reads.lock_record,
-    Kind.UNLOCK: reads.unlock_record,
+    Kind.LOCKS: locking.list_locks,
+    Kind.LOCK_READ: locking.read_lock,
+    Kind.LOCK: locking.lock_record,
+    Kind.LOCK_CHANGE: locking.change_reason,
+    Kind.UNLOCK: locking.unlock_record,
     Kind.COMPOSITE: composite.composite,
     Kind.TOKEN: org.issue_token,
     Kind.MODULES: org.list_modules,
@@ -82,12 +84,17 @@ _HANDLERS: Mapping[Kind, Callable[[Visit], Reply]] = {
     Kind.ORG: org.show_org,
 }
 _META = frozenset({Kind.MODULES, Kind.FIELDS, Kind.USERS, Kind.ORG})
-_READS = frozenset({Kind.LIST, Kind.READ, Kind.PHOTO_GET, Kind.CONVERSION_OPTIONS, Kind.SHARE_LIST, Kind.LOCKS})
+_READS = frozenset({Kind.LIST, Kind.READ, Kind.PHOTO_GET, Kind.CONVERSION_OPTIONS, Kind.SHARE_LIST})
+_LOCK_READS = (Kind.LOCKS, Kind.LOCK_READ)
 _SCOPES: Mapping[Kind, str] = {
     **dict.fromkeys(_READS | _META, "READ"),
+    **dict.fromkeys(_LOCK_READS, "READ"),
+    Kind.LOCK: "CREATE",
+    Kind.UNLOCK: "DELETE",
     **dict.fromkeys((Kind.CREATE, Kind.UPSERT, Kind.CLONE, Kind.SHARE), "CREATE"),
     **dict.fromkeys((Kind.DELETE, Kind.DELETE_ONE, Kind.MASS_DELETE), "DELETE"),
 }
+_COMPOSITE_UNITS = 5
 _TOKEN_PREFIX = "Zoho-oauthtoken "  # noqa: S105
 _NEVER_RESET = frozenset({"_options", "_mutex", "_present", "_in_service"})
 
@@ -517,7 +524,7 @@ class Engine:
         Returns:
             The answer; `delivery` and `delay` tell what a fault or the latency does to it.
         """
-        with self._service() as crowded:
+        with self._service(_units(request)) as crowded:
             with self._mutex:
                 reply = self._answer(request, crowded=crowded)
             if hold is not None and reply.delay > 0:
@@ -525,20 +532,24 @@ class Engine:
         return reply
 
     @contextmanager
-    def _service(self) -> Iterator[bool]:
-        """Count a call as in service; yields whether that is one too many."""
+    def _service(self, units: int) -> Iterator[bool]:
+        """Count a call as `units` in service; yields whether that is too many.
+
+        A call that takes more units than there are passes where it is alone.
+        """
         limit = self._options.concurrency
         with self._mutex:
-            crowded = limit is not None and self._in_service >= limit
+            units = units if limit is None else min(units, limit)
+            crowded = limit is not None and self._in_service + units > limit
             self._present += 1
-            self._in_service += not crowded
+            self._in_service += 0 if crowded else units
             self._max_concurrent = max(self._max_concurrent, self._present)
         try:
             yield crowded
         finally:
             with self._mutex:
                 self._present -= 1
-                self._in_service -= not crowded
+                self._in_service -= 0 if crowded else units
 
     def _answer(self, request: Request, *, crowded: bool) -> Reply:
         """Answer and log, under the mutex."""
@@ -664,6 +675,11 @@ class Engine:
         most, most_bytes = self._options.log_calls, self._options.log_bytes
         while len(self._calls) > most or (self._log_bytes > most_bytes and len(self._calls) > 1):
             self._log_bytes -= self._calls.popleft().size
+
+
+def _units(request: Request) -> int:
+    """Return how much of the concurrency a call takes: a composite five, whatever is in it (OAS)."""
+    return _COMPOSITE_UNITS if request.path.endswith("/__composite_requests") else 1
 
 
 def _waits(image_state: State | str | None) -> bool:

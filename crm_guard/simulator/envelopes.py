@@ -9,7 +9,6 @@ from .messages import (
     Reply,
     RequestError,
     answer,
-    bare,
     batch_status,
     invalid_field,
     item,
@@ -19,14 +18,27 @@ from .messages import (
     succeeded,
 )
 from .refusals import in_envelope
+from .routes import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .records import Record
     from .visit import Visit
 
 UNKNOWN_ID = "the id given seems to be invalid"
+_NOT_DELETED = "record not deleted"
+_UNKNOWN_RELATED = "the related id given seems to be invalid"
+_LOCK_KINDS = (Kind.LOCKS, Kind.LOCK_READ, Kind.LOCK, Kind.LOCK_CHANGE, Kind.UNLOCK)
+# OAS: what these calls say of a record in the path that is not there. An update and a clone say it like a delete.
+_UNKNOWN: Mapping[Kind, str] = {
+    **dict.fromkeys((Kind.UPDATE_ONE, Kind.CLONE, Kind.DELETE_ONE), _NOT_DELETED),
+    **dict.fromkeys((Kind.SHARE, Kind.SHARE_CHANGE, Kind.SHARE_LIST, Kind.SHARE_REVOKE), "ENTITY_ID_INVALID"),
+    Kind.CONVERSION_OPTIONS: "the given id seems to be invalid",
+    Kind.INVENTORY_CONVERT: "invalid data",
+    **dict.fromkeys(_LOCK_KINDS, _UNKNOWN_RELATED),
+}
+_UNKNOWN_IN_DATA = (Kind.UPDATE_ONE, Kind.CLONE)
 
 
 def many(
@@ -63,8 +75,18 @@ def path_record(visit: Visit) -> Record:
     """
     record = visit.find(visit.route.reference)
     if record is None:
-        raise RequestError(bare(400, "INVALID_DATA", UNKNOWN_ID, {"resource_path_index": 1}))
+        raise RequestError(_unknown(visit.route.kind))
     return record
+
+
+def _unknown(kind: Kind) -> Reply:
+    problem = item("INVALID_DATA", _UNKNOWN.get(kind, UNKNOWN_ID), {"resource_path_index": 1})
+    return answer(400, {"data": [problem]} if kind in _UNKNOWN_IN_DATA else problem)
+
+
+def unknown_id(reference: str) -> Json:
+    """Return the item about an id of a list that no record has."""
+    return item("INVALID_DATA", UNKNOWN_ID, {"id": reference})
 
 
 def on_row(visit: Visit, row: Json, position: int, work: Callable[[Record], Json]) -> Json:
@@ -81,31 +103,37 @@ def on_each(
     references: Sequence[str],
     work: Callable[[Record], Json],
     *,
-    missing: str = UNKNOWN_ID,
+    missing: Callable[[str], Json] = unknown_id,
 ) -> list[Json]:
-    """Return one item per id: unknown, refused, or done by `work`."""
+    """Return one item per id: unknown (as `missing` says), refused, or done by `work`."""
     items = []
     for position, reference in enumerate(references):
         record = visit.find(reference)
         if record is None:
-            items.append(item("INVALID_DATA", missing, {"id": reference}))
+            items.append(missing(reference))
         else:
             items.append(visit.refusal(record, position) or work(record))
     return items
 
 
-def body_ids(visit: Visit, limit: int) -> list[str]:
+def body_ids(visit: Visit, limit: int, *, missing: Reply | None = None, exceeded: Reply | None = None) -> list[str]:
     """Return the `ids` of the body: an array (V7), or a JSON array in a string (OAS v8).
+
+    Args:
+        visit: The call.
+        limit: The most ids that it takes.
+        missing: Its own answer to a body without ids.
+        exceeded: Its own answer to more than `limit`.
 
     Raises:
         RequestError: They are missing, malformed, or more than `limit`.
     """
     if "ids" not in visit.body:
-        raise RequestError(missing_field("ids"))
-    return checked_ids(_decode(visit.body["ids"]), limit)
+        raise RequestError(missing or missing_field("ids"))
+    return checked_ids(_decode(visit.body["ids"]), limit, exceeded)
 
 
-def checked_ids(ids: Any, limit: int) -> list[str]:
+def checked_ids(ids: Any, limit: int, exceeded: Reply | None = None) -> list[str]:
     """Return `ids` as strings.
 
     Raises:
@@ -114,7 +142,7 @@ def checked_ids(ids: Any, limit: int) -> list[str]:
     if not isinstance(ids, list) or not ids:
         raise RequestError(invalid_field("ids", "jsonarray"))
     if len(ids) > limit:
-        raise RequestError(limit_exceeded("ids", limit))
+        raise RequestError(exceeded or limit_exceeded("ids", limit))
     return [str(entry) for entry in ids]
 
 

@@ -239,8 +239,25 @@ def invalid_field(name: str, expected: str) -> Reply:
     return bare(400, "INVALID_DATA", "invalid data", where)
 
 
+def too_many_rows(limit: int) -> Reply:
+    """Return the answer to an update of more rows than `limit` (OAS: updateRecords, updateRecord)."""
+    message = "count of records in your request exceeds the limit"
+    problem = item("LIMIT_EXCEEDED", message, {"maximum_length": limit, "api_name": "data"})
+    return answer(400, {"data": [problem]})
+
+
+def too_long(name: str, limit: int) -> Reply:
+    """Return the answer to a body whose array `name` has more than `limit` elements.
+
+    OAS prints it for shares, territories and composites; of the errors that it lists for create and upsert this is
+    the one about a length.
+    """
+    where = {"maximum_length": limit, "api_name": name, "json_path": f"$.{name}"}
+    return bare(400, "INVALID_DATA", "invalid data", where)
+
+
 def limit_exceeded(name: str, limit: int) -> Reply:
-    """Return the answer to a request that names too many records.
+    """Return the answer to a request that names too many records by `ids`.
 
     The message is OAS's (related records, delete); the keys of `details` are undocumented.
     """

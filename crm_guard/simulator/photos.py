@@ -1,4 +1,7 @@
-"""Record images. ZOHO docs: download-image, upload-image, delete-image."""
+"""Record images. OAS: `record_photo`; ZOHO docs: download-image, upload-image, delete-image.
+
+The limit on the resolution (OAS: FILE_RESOLUTION_EXCEEDS) is not simulated: images are not looked into.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def delete(visit: Visit) -> Reply:
         return one(visit, refused)
     record.image = None
     visit.applied(record)
-    return bare(200, "SUCCESS", "Photo deleted")
+    return bare(200, "SUCCESS", "Photo deleted successfully")
 
 
 def _check_module(visit: Visit) -> None:
@@ -83,21 +86,18 @@ def _checked_upload(visit: Visit) -> Upload:
     if found is None:
         raise RequestError(missing_param("file"))
     if len(found.content) > MAX_BYTES:
-        raise RequestError(_too_large(visit.route.version))
+        raise RequestError(_too_large(visit.route.version, len(found.content)))
     if not _is_image(found):
-        # The status is documented, the code is not.
-        message = "The file type is not supported"
-        raise RequestError(bare(415, "FILE_TYPE_NOT_SUPPORTED", message, {"allowed": list(_EXTENSIONS)}))
+        raise RequestError(bare(415, "INVALID_DATA", "invalid file type"))
     return found
 
 
-def _too_large(version: float) -> Reply:
-    """Version 7 and version 8 disagree about code and status."""
-    details = {"limit": MAX_BYTES}
-    message = "Please check if the file size exceeds the allowed limit"
+def _too_large(version: float, size: int) -> Reply:
+    """Version 7 (V7, details undocumented) and version 8 (OAS) disagree about code and status."""
     if version < 8:
-        return bare(415, "FILE_SIZE_MORE_THAN_ALLOWED_SIZE", message, details)
-    return bare(413, "FILE_SIZE_EXCEEDS", message, details)
+        message = "Please check if the file size exceeds the allowed limit"
+        return bare(415, "FILE_SIZE_MORE_THAN_ALLOWED_SIZE", message, {"limit": MAX_BYTES})
+    return bare(413, "FILE_SIZE_EXCEEDS", "File exceeded its maximum limit", {"size": size})
 
 
 def _is_image(upload: Upload) -> bool:

@@ -1,12 +1,12 @@
-"""Reading records and their locks. ZOHO docs: get-records; OAS: Locking_Information__s."""
+"""Reading records. ZOHO docs: get-records."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .envelopes import path_record, query_ids
-from .messages import Json, Reply, RequestError, answer, bare, item, missing_param
-from .records import USER, Record, State
+from .envelopes import query_ids
+from .messages import Json, Reply, RequestError, answer, bare, missing_param
+from .records import Record, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,47 +65,6 @@ def read_record(visit: Visit) -> Reply:
     """GET /{module}/{id}. A locked or unapproved record is shown (no text says otherwise)."""
     record = visit.find(visit.route.reference)
     return Reply(status=204) if record is None else answer(200, {"data": [_show(visit, record)]})
-
-
-def list_locks(visit: Visit) -> Reply:
-    """GET /{module}/{id}/Locking_Information__s."""
-    record = path_record(visit)
-    if record.state is not State.RECORD_LOCKING:
-        return Reply(status=204)
-    record.lock_id = record.lock_id or visit.store.new_id()
-    lock = {
-        "id": record.lock_id,
-        "Locked_By__s": dict(USER),
-        "Locked_Reason__s": None,
-        "Lock_Source__s": record.lock_source,
-        "Locked_Time__s": visit.store.iso(record.modified),
-        "Feature_Type__s": "record_locking",
-    }
-    return answer(200, {"data": [lock], "info": {"count": 1, "more_records": False}})
-
-
-def lock_record(visit: Visit) -> Reply:
-    """POST /{module}/{id}/Locking_Information__s: lock by hand."""
-    record = path_record(visit)
-    if record.state is State.RECORD_LOCKING:
-        return answer(403, {"data": [item("NOT_ALLOWED", "Record is already locked.", {"id": record.id})]})
-    record.enter(State.RECORD_LOCKING, then=State.APPROVED)
-    record.lock_id, record.lock_source = visit.store.new_id(), "Manual"
-    return answer(201, {"data": [item("SUCCESS", "Record locked successfully", {"id": record.lock_id})]})
-
-
-def unlock_record(visit: Visit) -> Reply:
-    """DELETE /{module}/{id}/Locking_Information__s/{lock}: for locks made by hand only."""
-    record = path_record(visit)
-    lock_id = visit.route.lock_id
-    if record.state is not State.RECORD_LOCKING or lock_id != record.lock_id:
-        return answer(400, {"data": [item("INVALID_DATA", "record not deleted", {"id": lock_id})]})
-    if record.lock_source != "Manual":
-        message = "Automatically locked record cannot be unlocked."
-        return answer(403, {"data": [item("NOT_ALLOWED", message, {"id": lock_id})]})
-    record.enter(State.APPROVED, then=State.APPROVED)
-    record.lock_id = ""
-    return answer(200, {"data": [item("SUCCESS", "record deleted", {"id": lock_id})]})
 
 
 def _asked(visit: Visit) -> list[Record]:

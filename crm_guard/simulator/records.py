@@ -80,6 +80,7 @@ class Record:
         then: State that follows.
         lock_id: Id under which Record Locking lists its lock.
         lock_source: `"Manual"` or `"Automatic"`.
+        lock_reason: What the one who locked it by hand gave as reason, or `None`.
         deleted: A delete was applied.
         converted: A conversion was applied.
         writes: Writes applied so far.
@@ -103,6 +104,7 @@ class Record:
     then: State = State.APPROVED
     lock_id: str = ""
     lock_source: str = "Manual"
+    lock_reason: str | None = None
     deleted: bool = False
     converted: bool = False
     writes: int = 0
@@ -112,6 +114,7 @@ class Record:
         """Move to `state`, until an instant, a number of refusals, or for good."""
         self.state, self.locked_until, self.refusals_left, self.then = state, until, refusals, then
         self.image_pending = False
+        self.lock_id, self.lock_reason = "", None
 
     def settle(self, now: float, *, touch: bool = False) -> None:
         """Leave the state if its time is over; `touch` moves `modified` to that instant."""

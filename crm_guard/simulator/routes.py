@@ -53,7 +53,9 @@ class Kind(StrEnum):
     SEND_MAIL = "send-mail"
     CLONE = "clone-record"
     LOCKS = "get-locking-information"
+    LOCK_READ = "get-locking-information-by-id"
     LOCK = "lock-record"
+    LOCK_CHANGE = "update-lock-reason"
     UNLOCK = "unlock-record"
     COMPOSITE = "composite-api"
     TOKEN = "refresh-token"  # noqa: S105
@@ -135,7 +137,10 @@ _TABLE: tuple[tuple[str, Mapping[str, Kind]], ...] = (
     (_R + "/actions/send_mail", {"POST": Kind.SEND_MAIL}),
     (_R + "/actions/clone", {"POST": Kind.CLONE}),
     (_R + "/Locking_Information__s", {"GET": Kind.LOCKS, "POST": Kind.LOCK}),
-    (_R + "/Locking_Information__s/(?P<lock_id>[^/]+)", {"DELETE": Kind.UNLOCK}),
+    (
+        _R + "/Locking_Information__s/(?P<lock_id>[^/]+)",
+        {"GET": Kind.LOCK_READ, "PUT": Kind.LOCK_CHANGE, "DELETE": Kind.UNLOCK},
+    ),
 )
 _ROUTES = tuple((re.compile(pattern), kinds) for pattern, kinds in _TABLE)
 

@@ -59,7 +59,7 @@ class Options:
         clock: Time source, in seconds on a monotonic scale.
         token: The only accepted access token; `None` accepts any, or none.
         concurrency: Calls in service at once above which CRM answers 429; `None` for no limit. ZOHO docs:
-            api-limits, 5 to 25 per org and app.
+            api-limits, 5 to 25 per org and app. A composite counts as five (OAS).
         credits: API credits left for the day; `None` for no limit. At 0 every call answers 429.
         seed: Seed of the random order that `shuffle` gives.
         sandbox: A partly applied batch answers 200 instead of 207, as sandboxes do.
@@ -72,8 +72,9 @@ class Options:
         cure_by_upload: A record in `zia_vision_rejected` takes a new photo, which starts another check, and lets
             its photo be deleted, after which it stays rejected. Off: both are refused. SEED lists upload among
             the refused calls and also as the remedy, so both behaviours can be had.
-        details_style: Form of `details` in refused updates: `"seed"` names the record by `id`, `"oas"` by
-            `json_path` or `resource_path_index`, never by `id`.
+        details_style: Form of `details` where updates are refused for Zia's lock or as not approved, and upserts
+            as not approved: `"seed"` names the record by `id`, as the announcement does, `"oas"` by `json_path` or
+            `resource_path_index`, never by `id`. Other locks of updates are named as `"oas"` has them.
         envelope: Overrides the documented envelope of refusals: `"bare"` takes one single item out of `data`,
             `"data"` puts a bare item in; `None` keeps what each endpoint documents.
         shuffle: Answers whose order is undocumented (delete, tags, mass actions, owner) come in random order.

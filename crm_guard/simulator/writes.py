@@ -1,6 +1,6 @@
 """Create, update, upsert, delete, clone.
 
-ZOHO docs: insert-records, update-records, upsert-records, delete-records; OAS: clone record.
+OAS: `record`. ZOHO docs: insert-records, update-records, upsert-records, delete-records.
 """
 
 from __future__ import annotations
@@ -12,8 +12,21 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from .envelopes import many, on_each, on_path_record, on_row, one, path_record, query_ids
-from .messages import Json, Reply, RequestError, answer, invalid_field, item, limit_exceeded, missing_param
+from .messages import (
+    Json,
+    Reply,
+    RequestError,
+    answer,
+    bare,
+    invalid_field,
+    item,
+    missing_param,
+    succeeded,
+    too_long,
+    too_many_rows,
+)
 from .records import USER, Record
+from .routes import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +38,7 @@ _RECORDS_PER_CREDIT = 10
 _TEXT_FIELDS = frozenset({"Last_Name", "First_Name", "Company", "Email", "Phone", "Description", "Deal_Name"})
 _UPDATE_INVALID = "the field api name given seems to be invalid"
 _CREATE_INVALID = "The field value given for {} is invalid"
+_NO_ID = "either the request body or parameters is in wrong format"
 _DUPLICATE_FIELDS: Mapping[str, tuple[str, ...]] = {
     "Leads": ("Email",),
     "Contacts": ("Email",),
@@ -43,7 +57,7 @@ def update_one(visit: Visit) -> Reply:
     """PUT /{module}/{id}."""
     rows = visit.rows()
     if len(rows) > 1:
-        raise RequestError(limit_exceeded("data", 1))
+        raise RequestError(too_many_rows(1))
     result = _update_record(visit, path_record(visit), rows[0], 0)
     if result["code"] == "ALREADY_MODIFIED":
         return answer(412, {"data": [result]})
@@ -53,7 +67,7 @@ def update_one(visit: Visit) -> Reply:
 def create(visit: Visit) -> Reply:
     """POST /{module}."""
     items = [_create_row(visit, row, index) for index, row in enumerate(_rows(visit))]
-    return many(visit, items, success=201)
+    return _alone(visit, items) or many(visit, items, success=201)
 
 
 def clone(visit: Visit) -> Reply:
@@ -66,12 +80,22 @@ def clone(visit: Visit) -> Reply:
 
 
 def upsert(visit: Visit) -> Reply:
-    """POST /{module}/upsert."""
+    """POST /{module}/upsert. A success is 200, also where all was inserted (OAS)."""
     names = _duplicate_fields(visit)
     items = [_upsert_row(visit, row, index, names) for index, row in enumerate(_rows(visit))]
-    # 201 is inferred: only "all inserted" can call itself created.
-    inserted = all(entry["action"] == "insert" for entry in items)
-    return many(visit, items, success=201 if inserted else 200)
+    return _alone(visit, items) or many(visit, items)
+
+
+def _alone(visit: Visit, items: list[Json]) -> Reply | None:
+    """Return the answer to one row that is not approved, if that is what `items` say.
+
+    OAS lists that refusal of create and upsert for a request as a whole: bare, with `resource_path_index`.
+    """
+    if len(items) > 1 or items[0]["code"] != "NOT_APPROVED":
+        return None
+    details = items[0]["details"]
+    where = {"resource_path_index": 0} if "json_path" in details else details
+    return one(visit, {**items[0], "details": where})
 
 
 def delete(visit: Visit) -> Reply:
@@ -79,23 +103,33 @@ def delete(visit: Visit) -> Reply:
     references = query_ids(visit, MAX_ROWS)
     if references is None:
         raise RequestError(missing_param("ids"))
-    items = on_each(visit, references, lambda record: remove(visit, record), missing="record not deleted")
+
+    def missing(reference: str) -> Json:
+        message = "record not deleted" if _may_name(visit, reference) else _NO_ID
+        return item("INVALID_DATA", message, {"id": reference})
+
+    items = on_each(visit, references, lambda record: remove(visit, record), missing=missing)
     return many(visit, visit.ordered(items))
 
 
 def delete_one(visit: Visit) -> Reply:
     """DELETE /{module}/{id}."""
-    record = visit.find(visit.route.reference)
-    if record is None:
-        return one(visit, item("INVALID_DATA", "record not deleted", {"id": visit.route.reference}))
+    if not _may_name(visit, visit.route.reference):
+        raise RequestError(bare(400, "INVALID_DATA", _NO_ID, {"resource_path_index": 1}))
+    record = path_record(visit)
     return one(visit, visit.refusal(record) or remove(visit, record))
 
 
-def remove(visit: Visit, record: Record) -> Json:
+def _may_name(visit: Visit, reference: str) -> bool:
+    """Return whether `reference` has the form of an id: an int64, or any text where the header says so."""
+    return visit.external is not None or (reference.isascii() and reference.isdigit())
+
+
+def remove(visit: Visit, record: Record, message: str = "record deleted") -> Json:
     """Delete `record`, and return the item that says so."""
     record.deleted = True
     visit.applied(record)
-    return item("SUCCESS", "record deleted", {"id": record.id})
+    return item("SUCCESS", message, {"id": record.id})
 
 
 def stamps(visit: Visit, record: Record) -> Json:
@@ -126,13 +160,21 @@ def set_fields(visit: Visit, record: Record, fields: Json) -> None:
         visit.start_check(record)
 
 
-def invalid_value(fields: Json, position: int, message: str) -> Json | None:
-    """Return the item about the first field whose value cannot be, if any: a number in a text field."""
-    for name, value in fields.items():
-        if name in _TEXT_FIELDS and isinstance(value, (int, float)):
-            where = {"api_name": name, "json_path": f"$.data[{position}].{name}"}
-            return item("INVALID_DATA", message.format(name), where)
-    return None
+def invalid_field_of(fields: Json) -> str | None:
+    """Return the name of the first field whose value cannot be, if any: a number in a text field."""
+    wrong = (name for name, value in fields.items() if name in _TEXT_FIELDS and isinstance(value, (int, float)))
+    return next(wrong, None)
+
+
+def _invalid(visit: Visit, fields: Json, position: int, message: str) -> Json | None:
+    """Return the item about the first field whose value cannot be. Of upserts OAS prints another form of it."""
+    name = invalid_field_of(fields)
+    if name is None:
+        return None
+    where = {"api_name": name, "json_path": f"$.data[{position}].{name}"}
+    if visit.route.kind is Kind.UPSERT:
+        return item("INVALID_DATA", "invalid data", {"expected_data_type": "text", **where})
+    return item("INVALID_DATA", message.format(name), where)
 
 
 def converted(record: Record) -> Json | None:
@@ -145,7 +187,9 @@ def converted(record: Record) -> Json | None:
 def _rows(visit: Visit) -> list[Json]:
     rows = visit.rows()
     if len(rows) > MAX_ROWS:
-        raise RequestError(limit_exceeded("data", MAX_ROWS))
+        # OAS lists LIMIT_EXCEEDED for updates alone.
+        updates = visit.route.kind is Kind.UPDATE
+        raise RequestError(too_many_rows(MAX_ROWS) if updates else too_long("data", MAX_ROWS))
     visit.notes.credits = math.ceil(len(rows) / _RECORDS_PER_CREDIT)
     return rows
 
@@ -159,7 +203,7 @@ def _update_record(visit: Visit, record: Record, row: Json, position: int) -> Js
         visit.refusal(record, position)
         or converted(record)
         or _stale(visit, record)
-        or invalid_value(row, position, _UPDATE_INVALID)
+        or _invalid(visit, row, position, _UPDATE_INVALID)
     )
     if problem is not None:
         return problem
@@ -200,7 +244,7 @@ def _missing_mandatory(visit: Visit, row: Json, position: int) -> Json | None:
 
 def _create_row(visit: Visit, row: Json, position: int) -> Json:
     problem = (
-        invalid_value(row, position, _CREATE_INVALID)
+        _invalid(visit, row, position, _CREATE_INVALID)
         or _missing_mandatory(visit, row, position)
         or visit.new_row_refusal(row, position)
     )
@@ -215,7 +259,7 @@ def _create_row(visit: Visit, row: Json, position: int) -> Json:
 
 
 def _clone_record(visit: Visit, record: Record, row: Json) -> Json:
-    problem = invalid_value(row, 0, _CREATE_INVALID)
+    problem = _invalid(visit, row, 0, _CREATE_INVALID)
     if problem is not None:
         return problem
     copied = new_record(visit, record.module, {**deepcopy(record.fields), **row})
@@ -224,12 +268,16 @@ def _clone_record(visit: Visit, record: Record, row: Json) -> Json:
 
 
 def _upsert_row(visit: Visit, row: Json, position: int, names: Sequence[str]) -> Json:
+    """Update or insert; what became of the row is told beside its success, not beside an error (OAS)."""
     record, duplicate_field = _duplicate(visit, row, names)
     if record is None:
-        return {**_create_row(visit, row, position), "action": "insert", "duplicate_field": None}
-    visit.notes.named.append(record.id)
-    result = _update_record(visit, record, row, position)
-    return {**result, "action": "update", "duplicate_field": duplicate_field}
+        result = _create_row(visit, row, position)
+        done: Json = {"action": "insert", "duplicate_field": None}
+    else:
+        visit.notes.named.append(record.id)
+        result = _update_record(visit, record, row, position)
+        done = {"action": "update", "duplicate_field": duplicate_field}
+    return {**result, **done} if succeeded(result) else result
 
 
 def _duplicate_fields(visit: Visit) -> Sequence[str]:

@@ -218,10 +218,25 @@ def without_stamps(value: Any) -> Any:
     return [without_stamps(inner) for inner in value] if isinstance(value, list) else value
 
 
-def said(response: requests.Response, *, ordered: bool) -> Any:
+def as_mass_delete(body: Any) -> Any:
+    """Return the body of a mass deletion with one form for its INVALID_DATA.
+
+    CRM says it bare and in more words of a request with one id (zoho/crm-oas v8.0, massDelete). Where one id of
+    several is sent again, that stands among the results of the others.
+    """
+    items = body["data"] if isinstance(body.get("data"), list) else [body]
+    for item in items:
+        if item["code"] == "INVALID_DATA":
+            item["details"] = {"id": item["details"]["id"]}
+    return {"data": items}
+
+
+def said(response: requests.Response, call: BatchCall) -> Any:
     """Return the body without times; items whose order is documented nowhere are sorted."""
     body = without_stamps(response.json())
-    if isinstance(body.get("data"), list) and not ordered:
+    if call.name == "mass_delete":
+        body = as_mass_delete(body)
+    if isinstance(body.get("data"), list) and not call.ordered:
         body["data"] = sorted(json.dumps(item) for item in body["data"])
     return body
 
@@ -241,7 +256,7 @@ def usual_status(case: Case, engine: Engine, twin: requests.Response) -> int:
     seen = any(b'"success"' in call.response_body and b'"error"' in call.response_body for call in engine.calls)
     if seen or not mixed:
         return twin.status_code
-    return 202 if case.call.name == "change_owner" else 207
+    return 202 if case.call.name == "change_owner" else 200 if "tags" in case.call.name else 207
 
 
 def check(case: Case, engine: Engine, response: requests.Response) -> None:
@@ -250,7 +265,7 @@ def check(case: Case, engine: Engine, response: requests.Response) -> None:
     for record_id in refused_to_the_end(case, engine):  # the budget was spent: for these the lock was never gone
         twin_engine.set_state(record_id, State.ZIA_VISION_VALIDATION)
     plain = twin.send(case.request())
-    assert said(response, ordered=case.call.ordered) == said(plain, ordered=case.call.ordered)
+    assert said(response, case.call) == said(plain, case.call)
     assert response.status_code == usual_status(case, engine, plain)
     assert shown_headers(response) == shown_headers(plain)
     assert engine.write_counts == twin_engine.write_counts
