@@ -63,6 +63,11 @@ IN_DATA = {
     "update", "update_one", "upsert", "delete", "delete_one", "remove_tags", "mass_update", "mass_delete",
     "change_owner", "convert", "assign", "remove", "clone",
 }  # fmt: skip
+TELLS_MERGE = {
+    "update", "update_one", "delete", "delete_one", "add_tags", "remove_tags", "add_tags_one", "remove_tags_one",
+    "mass_update", "change_owner", "change_owner_one", "assign", "remove",
+}  # fmt: skip
+HIDDEN = "Record locked or invalid permissions"
 WAITING = [
     State.ZIA_VISION_REJECTED, State.ZIA_VISION_PENDING, State.APPROVAL_PROCESS_PENDING,
     State.APPROVAL_PROCESS_REJECTED, State.WEBFORM_UNAPPROVED, State.WEBFORM_INVALID,
@@ -130,13 +135,13 @@ class TestEachCall:
         assert found is not None
         assert found["code"] == "NOT_APPROVED"
         assert "action" not in found["details"]
-        assert found["enveloped"] == (name in IN_DATA - {"update_one", "clone"})
+        assert found["enveloped"] == (name in IN_DATA - {"update_one", "upsert", "clone"})
 
     @pytest.mark.parametrize("state", [State.REVIEW_PROCESS_PENDING, State.REVIEW_PROCESS_REJECTED])
     def test_a_record_in_review_refuses_everything(self, send: Send, name: str, state: State) -> None:
         found = _refused(send, name, state)
         assert found is not None
-        assert found["code"] == "NOT_REVIEWED"
+        assert found["code"] == ("INVALID_DATA" if name == "mass_delete" else "NOT_REVIEWED")
 
     def test_record_locking_refuses_writes(self, send: Send, name: str) -> None:
         """Photos and the territories of one record without an action; mass delete behind INVALID_DATA."""
@@ -149,11 +154,14 @@ class TestEachCall:
         assert found["code"] == code
         assert found["details"].get("action") == (None if name in SILENT else "record_locking")
 
-    def test_a_merge_refuses_without_an_action(self, send: Send, name: str) -> None:
+    def test_a_merge_refuses_and_tells_it_where_crm_requires_an_action(self, send: Send, name: str) -> None:
         found = _refused(send, name, "merge_pending")
         assert found is not None
-        assert found["message"] == "record under merge is locked"
-        assert (found["code"], "action" in found["details"]) == ("RECORD_LOCKED", False)
+        if name == "mass_delete":
+            assert (found["code"], found["message"]) == ("INVALID_DATA", HIDDEN)
+            return
+        assert (found["code"], found["message"]) == ("RECORD_LOCKED", "record under merge is locked")
+        assert found["details"].get("action") == ("merge" if name in TELLS_MERGE else None)
 
     def test_a_waiting_image_refuses_photo_calls_only(self, send: Send, name: str) -> None:
         found = _refused(send, name, "zia_image_pending")

@@ -48,15 +48,33 @@ def test_a_success_item_names_the_record(send: Send, engine: Engine, action: str
         "status": "success",
     }
     assert _many(send, engine, action, _row(lead, "7")).json() == {"data": [expected]}
-    one = send(engine, "POST", f"Leads/{lead}/actions/{action}", {"data": [{"Territories": [{"id": "7"}]}]})
+    one = send(engine, "POST", f"Leads/{lead}/actions/{action}", {"data": [{"Territories": [{"id": "8"}]}]})
     assert (one.status, one.json()) == (200, {"data": [expected]})
 
 
-def test_assigning_twice_and_removing_what_is_not_there_change_nothing(send: Send, engine: Engine) -> None:
+def test_removing_what_is_not_there_changes_nothing(send: Send, engine: Engine) -> None:
     lead = engine.add_record("Leads")
-    assert _many(send, engine, ASSIGN, _row(lead, "7"), _row(lead, "7")).status == 200
+    _many(send, engine, ASSIGN, _row(lead, "7"))
     assert _many(send, engine, REMOVE, _row(lead, "9")).status == 200
     assert engine.get(lead).territories == ["7"]
+
+
+def test_a_territory_is_assigned_once_and_a_record_takes_ten(send: Send, engine: Engine) -> None:
+    lead = engine.add_record("Leads")
+    rows = [_row(lead, "7"), _row(lead, "7"), _row(lead, "8", "9", "8"), _row(lead, *map(str, range(100, 110)))]
+    reply = _many(send, engine, ASSIGN, *rows)
+    found = [(entry["code"], entry["details"].get("json_path")) for entry in reply.json()["data"]]
+    assert reply.status == 202
+    assert found == [
+        ("SUCCESS", None),
+        ("DUPLICATE_DATA", "$.data[1].Territories[0].id"),
+        ("ALREADY_USED", "$.data[2].Territories[2].id"),
+        ("LIMIT_EXCEEDED", "$.data[3].Territories"),
+    ]
+    used, full = reply.json()["data"][2:]
+    assert used["details"]["exists_in"] == {"json_path": "$.data[2].Territories[0].id"}
+    assert full["details"]["limit"] == 10
+    assert (engine.get(lead).territories, engine.writes(lead)) == (["7"], 1)
 
 
 def test_a_partly_refused_request_answers_202_with_items_in_the_order_of_the_rows(send: Send, clock: Any) -> None:
@@ -88,8 +106,9 @@ def test_a_wholly_refused_request_answers_400_until_the_lock_ends(send: Send, en
     assert [engine.get(entry).territories for entry in ids] == [["7"], ["7"]]
 
 
-@pytest.mark.parametrize("bad", [None, [], {}, "7", ["7"], [{"name": "West"}]])
-def test_a_row_needs_its_record_and_its_territories(send: Send, engine: Engine, bad: Any) -> None:
+@pytest.mark.parametrize(("bad", "place"), [(None, ""), ([], ""), ({}, ""), ("7", ""), (["7"], "[0].id"),
+    ([{"id": "8"}, {"name": "West"}], "[1].id")])  # fmt: skip
+def test_a_row_needs_its_record_and_its_territories(send: Send, engine: Engine, bad: Any, place: str) -> None:
     lead = engine.add_record("Leads")
     rows: list[dict[str, Any]] = [{"Territories": [{"id": "7"}]}, _row("1", "7"), {"id": lead, "Territories": bad}]
     reply = _many(send, engine, ASSIGN, *rows)
@@ -98,7 +117,7 @@ def test_a_row_needs_its_record_and_its_territories(send: Send, engine: Engine, 
     assert found == [
         ("MANDATORY_NOT_FOUND", "$.data[0].id"),
         ("INVALID_DATA", "$.data[1].id"),
-        ("MANDATORY_NOT_FOUND", "$.data[2].Territories"),
+        ("MANDATORY_NOT_FOUND", f"$.data[2].Territories{place}"),
     ]
     one = send(engine, "POST", f"Leads/{lead}/actions/{ASSIGN}", {"data": [{"Territories": bad}]})
     assert (one.status, one.json()["data"][0]["code"]) == (400, "MANDATORY_NOT_FOUND")
@@ -108,7 +127,8 @@ def test_a_row_needs_its_record_and_its_territories(send: Send, engine: Engine, 
 def test_one_record_takes_one_row_and_must_exist(send: Send, engine: Engine) -> None:
     lead = engine.add_record("Leads")
     rows = {"data": [_row(lead, "7"), _row(lead, "8")]}
-    assert send(engine, "POST", f"Leads/{lead}/actions/{ASSIGN}", rows).json()["code"] == "LIMIT_EXCEEDED"
+    found = send(engine, "POST", f"Leads/{lead}/actions/{ASSIGN}", rows).json()
+    assert (found["code"], found["details"]["maximum_length"]) == ("INVALID_DATA", 1)
     unknown = send(engine, "POST", f"Leads/1/actions/{ASSIGN}", {"data": [_row("1", "7")]})
     assert unknown.json()["details"] == {"resource_path_index": 1}
     assert engine.writes(lead) == 0
