@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from .actions import not_supported
 from .messages import JSON_TYPE, Json, Reply, Request, RequestError, answer, bare, item, too_long
-from .references import BrokenReferenceError, filled, filled_text
-from .subs import Sub, checked_subs
+from .references import Answers, BrokenReferenceError
+from .subs import Sub, checked_subs, refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +53,7 @@ class _Run:
         self._visit = visit
         self._subs = subs
         self._items: dict[int, Json] = {}
-        self._bodies: dict[str, Any] = {}
+        self._answers = Answers(visit.options.max_body)
 
     def independent(self) -> Reply:
         """Run all, whatever fails."""
@@ -74,16 +75,20 @@ class _Run:
 
     def _execute(self, sub: Sub) -> bool:
         """Send a sub; return whether it succeeded."""
+        visit = self._visit
         try:
-            request = _request(sub, self._bodies, self._visit.request.connection)
+            sub = _followed(sub, self._answers)
         except BrokenReferenceError as problem:
-            where = {"json_path": problem.where, "reference": problem.reference}
-            details = {"api_name": problem.where.rpartition(".")[2], **where}
-            self._items[sub.index] = item("INVALID_REFERENCE", "the reference given seems to be invalid", details)
+            self._items[sub.index] = problem.item()
             return False
-        reply = self._visit.dispatch(request)
+        # What a reference put into the address or the body is no way around the restrictions.
+        problem_now = refused(sub, visit.route.version)
+        if problem_now is not None:
+            self._items[sub.index] = problem_now
+            return False
+        reply = visit.dispatch(_request(sub, visit.request.connection))
         if sub.id:
-            self._bodies[sub.id] = reply.json()
+            self._answers.keep(sub.id, reply.json())
         self._items[sub.index] = _executed(reply)
         return reply.status < _ERRORS_FROM
 
@@ -117,24 +122,31 @@ def _executed(reply: Reply) -> Json:
     return item("SUCCESS", "composite sub request executed successfully", {"response": response})
 
 
-def _request(sub: Sub, bodies: Mapping[str, Any], connection: int) -> Request:
-    """Return a sub as a request of its own, its references followed, its credentials those of the composite.
+def _followed(sub: Sub, answers: Answers) -> Sub:
+    """Return a sub with the values of its references.
 
     Raises:
-        BrokenReferenceError: A reference leads nowhere.
+        BrokenReferenceError: One leads nowhere.
     """
-    uri = filled_text(sub.uri, bodies, f"{sub.where}.uri")
-    path, _, query = uri.partition("?")
-    params = filled(sub.params, bodies, f"{sub.where}.params")
-    if params:
-        query = "&".join(filter(None, (query, urlencode(params, errors="replace"))))
-    headers = filled(sub.headers, bodies, f"{sub.where}.headers")
-    content = None if sub.body is None else filled(sub.body, bodies, f"{sub.where}.body")
+    return replace(
+        sub,
+        uri=answers.text(sub.uri, f"{sub.where}.uri"),
+        params=answers.filled(sub.params, f"{sub.where}.params"),
+        headers=answers.filled(sub.headers, f"{sub.where}.headers"),
+        body=answers.filled(sub.body, f"{sub.where}.body"),
+    )
+
+
+def _request(sub: Sub, connection: int) -> Request:
+    """Return a sub as a request of its own, its credentials those of the composite."""
+    path, _, query = sub.uri.partition("?")
+    if sub.params:
+        query = "&".join(filter(None, (query, urlencode(sub.params, errors="replace"))))
     return Request(
         method=sub.method,
         path=path,
         query=query,
-        headers={name: str(value) for name, value in headers.items()},
-        body=b"" if content is None else json.dumps(content).encode(),
+        headers={name: str(value) for name, value in sub.headers.items()},
+        body=b"" if sub.body is None else json.dumps(sub.body).encode(),
         connection=connection,
     )

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from .messages import item
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
+
+    from .messages import Json
 
 _REFERENCE = re.compile(r"@\{([^{}]*)\}")
 # The documented form of an id, and the JSON paths that OAS shows: names after dots, and numbers in brackets.
@@ -29,6 +33,11 @@ class BrokenReferenceError(Exception):
     def __init__(self, reference: str, where: str) -> None:
         super().__init__(reference)
         self.reference, self.where = reference, where
+
+    def item(self) -> Json:
+        """Return the item that tells of it (OAS: the keys of its details; its text is undocumented)."""
+        details = {"api_name": self.where.rpartition(".")[2], "json_path": self.where, "reference": self.reference}
+        return item("INVALID_REFERENCE", "the reference given seems to be invalid", details)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,36 +75,72 @@ def masked(text: str) -> str:
     return _REFERENCE.sub(_PLACEHOLDER, text)
 
 
-def filled_text(text: str, bodies: Mapping[str, Any], where: str) -> str:
-    """Return the address `text` with the values of its references, percent-encoded.
-
-    Raises:
-        BrokenReferenceError: See :func:`filled`.
-    """
-    return _replaced(text, bodies, where, lambda value: quote(value, safe=""))
-
-
-def filled(value: Any, bodies: Mapping[str, Any], where: str) -> Any:
-    """Return a JSON value with the values of its references.
-
-    A text that is one reference becomes that value whatever its type; within a text it becomes text.
+class Answers:
+    """The answers so far, by the ids of their sub-requests, and how much of them may be copied.
 
     Args:
-        value: The value.
-        bodies: Ids of sub-requests to the decoded bodies of their answers.
-        where: JSON path of the value.
-
-    Raises:
-        BrokenReferenceError: The answer that one names has no such value, or one that cannot be part of a text.
+        most: Characters that the values of references may have together, written as JSON.
     """
-    if isinstance(value, dict):
-        return {key: filled(entry, bodies, f"{where}.{key}") for key, entry in value.items()}
-    if isinstance(value, list):
-        return [filled(entry, bodies, f"{where}[{index}]") for index, entry in enumerate(value)]
-    if not isinstance(value, str):
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._bodies: dict[str, Any] = {}
+
+    def keep(self, sub: str, body: Any) -> None:
+        """Keep the decoded body of an answer."""
+        self._bodies[sub] = body
+
+    def text(self, text: str, where: str) -> str:
+        """Return the address `text` with the values of its references, percent-encoded.
+
+        Raises:
+            BrokenReferenceError: See :meth:`filled`.
+        """
+        return self._replaced(text, where, lambda value: quote(value, safe=""))
+
+    def filled(self, value: Any, where: str) -> Any:
+        """Return a JSON value with the values of its references.
+
+        A text that is one reference becomes that value whatever its type; within a text it becomes text.
+
+        Args:
+            value: The value.
+            where: Its JSON path.
+
+        Raises:
+            BrokenReferenceError: The answer that one names has no such value, one that cannot be part of a text, or
+                one too many.
+        """
+        if isinstance(value, dict):
+            return {key: self.filled(entry, f"{where}.{key}") for key, entry in value.items()}
+        if isinstance(value, list):
+            return [self.filled(entry, f"{where}[{index}]") for index, entry in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        whole = _REFERENCE.fullmatch(value)
+        return self._value(whole, where) if whole else self._replaced(value, where, str)
+
+    def _replaced(self, text: str, where: str, write: Callable[[str], str]) -> str:
+        def replacement(found: re.Match[str]) -> str:
+            value = self._value(found, where)
+            if value is None or isinstance(value, (dict, list)):
+                raise BrokenReferenceError(found[0], where)
+            return write(value if isinstance(value, str) else json.dumps(value))
+
+        return _REFERENCE.sub(replacement, text)
+
+    def _value(self, found: re.Match[str], where: str) -> Any:
+        inside = _INSIDE.fullmatch(found[1])
+        try:
+            value = self._bodies[inside[1]] if inside else None
+            for name, index in _STEP.findall(inside[2] if inside else ".?"):
+                value = _entry(value, name, index)
+        except LookupError:
+            raise BrokenReferenceError(found[0], where) from None
+        self._left -= len(value) if isinstance(value, str) else len(json.dumps(value))
+        if self._left < 0:
+            raise BrokenReferenceError(found[0], where)
         return value
-    whole = _REFERENCE.fullmatch(value)
-    return _value_of(whole, bodies, where) if whole else _replaced(value, bodies, where, lambda text: text)
 
 
 def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:
@@ -107,27 +152,6 @@ def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for index, entry in enumerate(value):
             yield from _texts(entry, f"{where}[{index}]")
-
-
-def _replaced(text: str, bodies: Mapping[str, Any], where: str, write: Callable[[str], str]) -> str:
-    def replacement(found: re.Match[str]) -> str:
-        value = _value_of(found, bodies, where)
-        if value is None or isinstance(value, (dict, list)):
-            raise BrokenReferenceError(found[0], where)
-        return write(value if isinstance(value, str) else json.dumps(value))
-
-    return _REFERENCE.sub(replacement, text)
-
-
-def _value_of(found: re.Match[str], bodies: Mapping[str, Any], where: str) -> Any:
-    inside = _INSIDE.fullmatch(found[1])
-    try:
-        value = bodies[inside[1]] if inside else None
-        for name, index in _STEP.findall(inside[2] if inside else ".?"):
-            value = _entry(value, name, index)
-    except LookupError:
-        raise BrokenReferenceError(found[0], where) from None
-    return value
 
 
 def _entry(value: Any, name: str, index: str) -> Any:

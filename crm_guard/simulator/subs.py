@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .messages import Json, RequestError, answer, item
-from .references import Reference, masked, references
+from .references import BrokenReferenceError, Reference, masked, references
 from .routes import Kind, resolve
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def checked_subs(rows: Sequence[Json], version: float) -> list[Sub]:
     problems = [_malformed(row, index) for index, row in enumerate(rows)]
     _raise_any(problems)
     subs = [_sub(row, index) for index, row in enumerate(rows)]
-    _raise_any([_repeated(sub, subs) or _refused(sub, version) or _unknown_reference(sub, subs) for sub in subs])
+    _raise_any([_repeated(sub, subs) or refused(sub, version) or _unknown_reference(sub, subs) for sub in subs])
     return _in_order(subs)
 
 
@@ -176,8 +176,8 @@ def _repeated(sub: Sub, subs: Sequence[Sub]) -> Json | None:
     return None
 
 
-def _refused(sub: Sub, version: float) -> Json | None:
-    """Return the item about a call that is not allowed in a composite. The texts are undocumented."""
+def refused(sub: Sub, version: float) -> Json | None:
+    """Return the item about a call that is not allowed in such a composite. The texts are undocumented."""
     route = _route(sub)
     if route is None:  # it has its own answer to that address or method
         return None
@@ -208,10 +208,7 @@ def _unknown_reference(sub: Sub, subs: Sequence[Sub]) -> Json | None:
     """Return the item about a reference that is malformed or names no sub-request."""
     known = {other.id for other in subs if other.id}
     wrong = next((found for found in sub.references if found.sub not in known), None)
-    if wrong is None:
-        return None
-    details = {"api_name": wrong.where.rpartition(".")[2], "json_path": wrong.where, "reference": wrong.text}
-    return item("INVALID_REFERENCE", "the reference given seems to be invalid", details)
+    return None if wrong is None else BrokenReferenceError(wrong.text, wrong.where).item()
 
 
 def _in_order(subs: Sequence[Sub]) -> list[Sub]:

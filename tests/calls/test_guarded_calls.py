@@ -205,7 +205,7 @@ class TestWaits:
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        ("state", "hint"), [("record_locking", "Locking_Information__s"), ("merge_pending", "merge of duplicates")]
+        ("state", "hint"), [("record_locking", "Locking_Information__s"), ("merge_pending", "locked by merge")]
     )
     def test_a_lock_that_waiting_does_not_end_is_raised_after_one_call(self, crm, guard, leads, state, hint):
         lead = crm.add_record("Leads", state=state)
