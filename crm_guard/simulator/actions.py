@@ -27,7 +27,7 @@ from .messages import (
     too_long,
 )
 from .routes import Kind
-from .writes import converted, invalid_field_of, new_record, remove, set_fields, stamps
+from .writes import converted, invalid_field_of, may_name, new_record, remove, set_fields, stamps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -420,7 +420,7 @@ def _leads_to_convert(visit: Visit, references: Sequence[str]) -> list[Record]:
         record = visit.find(reference)
         if record is None:
             where = {"api_name": "ids", "json_path": f"$.ids[{position}]"}
-            number = {} if reference.isdigit() else {"expected_data_type": "long"}
+            number = {} if may_name(visit, reference) else {"expected_data_type": "long"}
             raise RequestError(bare(400, "INVALID_DATA", "invalid data", {**number, **where}))
         leads.append(record)
     return leads

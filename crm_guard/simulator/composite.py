@@ -82,9 +82,9 @@ class _Run:
             self._items[sub.index] = problem.item()
             return False
         # What a reference put into the address or the body is no way around the restrictions.
-        problem_now = refused(sub, visit.route.version)
-        if problem_now is not None:
-            self._items[sub.index] = problem_now
+        forbidden = refused(sub, visit.route.version)
+        if forbidden is not None:
+            self._items[sub.index] = forbidden
             return False
         reply = visit.dispatch(_request(sub, visit.request.connection))
         if sub.id:
@@ -96,7 +96,8 @@ class _Run:
         store, notes = self._visit.store, self._visit.notes
         store.rollback(checkpoint)
         for record_id in notes.refused:
-            store.records[record_id].refuse()
+            if record_id in store.records:  # else the composite itself had made it
+                store.records[record_id].refuse()
         notes.applied.clear()
         notes.credits = 1
 

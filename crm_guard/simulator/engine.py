@@ -223,9 +223,10 @@ class Engine:
         """Plan to refuse new rows for a while. Of several plans the first that is due takes a row.
 
         It concerns the rows of a create and the inserting rows of an upsert. A refused row creates nothing. Its
-        item has the `json_path` `$.data[i].id`, where `i` is the index of the row in that request.
+        item has the `json_path` `$.data[i].id`, where `i` is the index of the row in that request; the only row of
+        a request that is not approved is refused with a bare item that has a `resource_path_index` (OAS).
 
-        To refuse a whole create or upsert with the bare NOT_APPROVED that OAS lists, plan a fault:
+        To refuse a whole create or upsert of several rows with that bare NOT_APPROVED, plan a fault:
 
             item = {"code": "NOT_APPROVED", "details": {"resource_path_index": 0},
                     "message": "record not approved", "status": "error"}

@@ -38,7 +38,7 @@ _RECORDS_PER_CREDIT = 10
 _TEXT_FIELDS = frozenset({"Last_Name", "First_Name", "Company", "Email", "Phone", "Description", "Deal_Name"})
 _UPDATE_INVALID = "the field api name given seems to be invalid"
 _CREATE_INVALID = "The field value given for {} is invalid"
-_NO_ID = "either the request body or parameters is in wrong format"
+_WRONG_FORMAT = "either the request body or parameters is in wrong format"
 _DUPLICATE_FIELDS: Mapping[str, tuple[str, ...]] = {
     "Leads": ("Email",),
     "Contacts": ("Email",),
@@ -105,7 +105,7 @@ def delete(visit: Visit) -> Reply:
         raise RequestError(missing_param("ids"))
 
     def missing(reference: str) -> Json:
-        message = "record not deleted" if _may_name(visit, reference) else _NO_ID
+        message = "record not deleted" if may_name(visit, reference) else _WRONG_FORMAT
         return item("INVALID_DATA", message, {"id": reference})
 
     items = on_each(visit, references, lambda record: remove(visit, record), missing=missing)
@@ -114,15 +114,10 @@ def delete(visit: Visit) -> Reply:
 
 def delete_one(visit: Visit) -> Reply:
     """DELETE /{module}/{id}."""
-    if not _may_name(visit, visit.route.reference):
-        raise RequestError(bare(400, "INVALID_DATA", _NO_ID, {"resource_path_index": 1}))
+    if not may_name(visit, visit.route.reference):
+        raise RequestError(bare(400, "INVALID_DATA", _WRONG_FORMAT, {"resource_path_index": 1}))
     record = path_record(visit)
     return one(visit, visit.refusal(record) or remove(visit, record))
-
-
-def _may_name(visit: Visit, reference: str) -> bool:
-    """Return whether `reference` has the form of an id: an int64, or any text where the header says so."""
-    return visit.external is not None or (reference.isascii() and reference.isdigit())
 
 
 def remove(visit: Visit, record: Record, message: str = "record deleted") -> Json:
@@ -130,6 +125,11 @@ def remove(visit: Visit, record: Record, message: str = "record deleted") -> Jso
     record.deleted = True
     visit.applied(record)
     return item("SUCCESS", message, {"id": record.id})
+
+
+def may_name(visit: Visit, reference: str) -> bool:
+    """Return whether `reference` has the form of an id: an int64, or any text where the header says so."""
+    return visit.external is not None or (reference.isascii() and reference.isdigit())
 
 
 def stamps(visit: Visit, record: Record) -> Json:

@@ -210,6 +210,15 @@ class TestRollback:
         assert (status, [entry["code"] for entry in items]) == (207, ["ROLLBACK_PERFORMED", "INVALID_REFERENCE"])
         assert engine.records == {}
 
+    def test_a_refusal_by_a_record_that_is_undone_as_well_is_forgotten(self, send: Send) -> None:
+        engine = Engine(validation_seconds=5.0)
+        new = {**NEW_LEAD, "body": {"data": [{"Last_Name": "Boyle", "Record_Image": "x"}]}}
+        update = _sub("2", "PUT", f"Leads/{ID}", body={"data": [{"Company": "Zylker"}]})
+        status, items = _do(send, engine, new, update, rollback_on_fail=True)
+        assert (status, [entry["code"] for entry in items]) == (207, ["ROLLBACK_PERFORMED", "SUCCESS"])
+        assert items[1]["details"]["response"]["body"]["data"][0]["code"] == "RECORD_LOCKED"
+        assert engine.records == {}
+
     def test_a_chain_that_succeeds_costs_two_credits(self, send: Send, engine: Engine) -> None:
         status, items = _do(send, engine, NEW_LEAD, _sub("2", "DELETE", f"Leads/{ID}"), rollback_on_fail=True)
         assert (status, _statuses(items), engine.credits_spent) == (200, [201, 200], 2)
