@@ -26,6 +26,7 @@ from typing import Final
 from crm_guard._base.codes import (
     CLIENT_ERROR,
     IMAGE_CHECK,
+    MERGE,
     NOT_APPROVED,
     NOT_REVIEWED,
     RECORD_LOCKING,
@@ -204,6 +205,10 @@ _FEATURE_LOCK_HINT = (
     "removes a manual lock. An automatic lock ends only when its rule's condition no longer holds or "
     "your profile is excluded from the rule; retrying on a timer does not help."
 )
+_MERGE_LOCK_HINT = (
+    "This record is part of a merge of duplicates: wait until it ends and look the record up again, as the losing "
+    'id disappears. To have the guard wait for it, add "{action}" to `retry_actions`.'
+)
 _UNNAMED_LOCK_HINT = (
     "CRM does not say what locks this record, so the guard does not wait. If a merge of duplicates is under way, "
     "wait until it ends and look the record up again, as the losing id disappears; if the record-locking feature "
@@ -293,6 +298,8 @@ def hint_for_lock(
         return _FEATURE_LOCK_HINT.format(what=what, path=path)
     if not action:
         return _UNNAMED_LOCK_HINT.format(path=path)
+    if action == MERGE and not retryable:
+        return _MERGE_LOCK_HINT.format(action=action)
     return _action_hint(action, retryable, family, longer=longer)
 
 

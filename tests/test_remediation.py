@@ -187,6 +187,12 @@ class TestHintForLock:
         assert "locked by blueprint.step-2, which is not in `retry_actions`" in hint
         assert 'add "blueprint.step-2" to `retry_actions`' in hint
 
+    def test_a_merge_is_named_and_how_to_have_the_guard_wait_for_it(self):
+        hint = self.lock("merge")
+        assert "a merge of duplicates: wait until it ends" in hint
+        assert 'add "merge" to `retry_actions`' in hint
+        assert "Locking_Information__s" not in hint
+
     def test_a_lock_that_the_user_made_retryable_asks_for_more_time(self):
         hint = self.lock("merge", retryable=True)
         assert "repeat the call later, or raise `timeout`" in hint

@@ -21,6 +21,8 @@ IMAGE_CHECK: Final = "zia_vision_processing"
 """`details.action` of a lock that lasts as long as Zia checks an image."""
 RECORD_LOCKING: Final = "record_locking"
 """`details.action` of a lock by the record-locking feature."""
+MERGE: Final = "merge"
+"""`details.action` of a lock by a merge of duplicates."""
 BEING_CHECKED: Final = "zia_vision_validation"
 """`$approval_state` of a record whose image Zia is checking."""
 

@@ -205,7 +205,8 @@ class TestWaits:
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        ("state", "hint"), [("record_locking", "Locking_Information__s"), ("merge_pending", "locked by merge")]
+        ("state", "hint"),
+        [("record_locking", "Locking_Information__s"), ("merge_pending", "look the record up again")],
     )
     def test_a_lock_that_waiting_does_not_end_is_raised_after_one_call(self, crm, guard, leads, state, hint):
         lead = crm.add_record("Leads", state=state)
