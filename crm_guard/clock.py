@@ -225,6 +225,10 @@ class Stops:
         for wake in list(self._wakes):
             wake.set()
 
+    def wait_again(self) -> None:
+        """Have calls that begin from now on wait, also after a stop for good."""
+        self._for_good = False
+
     def over(self, token: object) -> bool:
         """Return whether a call must not wait that began when `token` was current."""
         return _process.ends or self._for_good or self.token is not token
@@ -277,6 +281,15 @@ def stop_waiting(*, for_good: bool = False) -> None:
         stops = found()
         if stops is not None:
             stops.stop(for_good=for_good)
+
+
+def wait_again() -> None:
+    """Take back every `stop_waiting(for_good=True)`, so that tests do not depend on those before them."""
+    _begin_anew()
+    for found in list(_everywhere):
+        stops = found()
+        if stops is not None:
+            stops.wait_again()
 
 
 def _begin_anew() -> None:

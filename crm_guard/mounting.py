@@ -309,6 +309,20 @@ class _AdapterHook:
             self._remove(newest)
         newest.guard.close()
 
+    @property
+    def active(self) -> tuple[_Installation, ...]:
+        """The installations, the newest last."""
+        return self._active
+
+    def remove_all_but(self, kept: tuple[_Installation, ...]) -> None:
+        """Remove every installation that is not in `kept`, however many users it has."""
+        with self._mutex:
+            removed = [found for found in self._active if found not in kept]
+            for installation in removed:
+                self._remove(installation)
+        for installation in removed:
+            installation.guard.close()
+
     def choose(self, url: str, adapter: BaseAdapter) -> BaseAdapter:
         """Return the adapter to use for `url`, for which the session would use `adapter`."""
         active = self._active
@@ -404,6 +418,16 @@ def uninstall() -> None:
     Calls under way, including those that wait, finish under the guard.
     """
     _hook.remove_newest()
+
+
+@contextlib.contextmanager
+def installations_undone() -> Iterator[None]:
+    """Undo, at the end of the block, each :func:`install` that it left behind. For tests."""
+    before = _hook.active
+    try:
+        yield
+    finally:
+        _hook.remove_all_but(before)
 
 
 def _normalized_prefixes(prefixes: str | Iterable[str]) -> tuple[str, ...]:

@@ -1,16 +1,187 @@
-"""A clock for tests: time passes at once while somebody waits, or when the test says so."""
+"""Test code that meets locks: a simulated CRM, a guarded session and a clock, as pytest fixtures or without.
+
+The wheel brings a pytest plugin; there is nothing to install or to import::
+
+    def test_a_locked_lead_is_written_once(zoho_crm, guarded_session):
+        lead = zoho_crm.add_record("Leads", locked_for=60.0)
+        assert guarded_session.put(f"{zoho_crm.url}/crm/v8/Leads/{lead}", json={"data": [{"Company": "Zylker"}]}).ok
+        assert zoho_crm.writes(lead) == 1
+
+The minute takes no time: guards wait on a clock that jumps. The fixtures live for one test:
+
+- `zoho_crm: crm_guard.simulator.Simulator`: an embedded CRM on a free port of 127.0.0.1. While it
+  runs, every host of Zoho is answered by it, and every guard waits on its clock.
+- `zoho_clock: crm_guard.testing.ManualClock`: that clock. It moves while a guard waits, and by
+  `zoho_clock.advance(60)`; `zoho_clock.waits` lists the waits.
+- `guarded_session: requests.Session`: with a guard on `zoho_crm.url` and on Zoho's hosts. Proxies
+  and `.netrc` of your machine do not apply to it.
+- `crm_guard_settings: crm_guard.GuardSettings`: its policy. The environment (`CRM_GUARD_TIMEOUT`)
+  does not count; for your program's own, define a fixture of this name that returns them.
+
+Code under test needs no change. It may name `https://www.zohoapis.com`, call `requests.put(...)`,
+mount a guard of its own, call `install()` or `write_records`, or use Zoho's SDK, before the test or
+in it::
+
+    import crm_guard
+    import requests
+
+    session = requests.Session()
+    crm_guard.mount_guard(session)  # at import, long before the test
+
+
+    def rename(lead):
+        url = f"https://www.zohoapis.com/crm/v8/Leads/{lead}"
+        return session.put(url, json={"data": [{"Company": "Zylker"}]})
+
+
+    def test_rename_waits_for_the_lock(zoho_crm, zoho_clock):
+        lead = zoho_crm.add_record("Leads", locked_for=60.0)
+        assert rename(lead).status_code == 200
+        assert zoho_clock.now() >= 60.0
+
+That is so for every host of Zoho (`www.zohoapis.eu`, `sandbox.zohoapis.com`, `accounts.zoho.com`
+for tokens), and for whatever sends with `requests` or urllib3, so a test cannot write to a live CRM
+by mistake; `pytestmark = pytest.mark.usefixtures("zoho_crm")` says so for a whole module. URLs stay
+as they are, `response.url` too. The detour is one of the whole process, other threads included; it
+does not cover httpx and other libraries. Afterwards all is as before: also an `install()` or a
+`stop_waiting(for_good=True)` that the code left behind is undone.
+
+Time. Only the waits of guards take none: `time.sleep` sleeps, and locks do not end meanwhile; call
+`zoho_clock.advance(...)` instead. Guards that were given a clock keep it.
+
+Settings and options, of a test, a class or a module (`pytestmark = ...`); the nearest wins::
+
+    import pytest
+    import crm_guard
+
+
+    @pytest.mark.crm_guard(timeout=30, raise_on="partial")  # of GuardSettings
+    @pytest.mark.zoho_crm(sandbox=True, seed=7)  # of crm_guard.simulator.Options
+    def test_a_lock_outlives_the_budget(zoho_crm, guarded_session):
+        lead = zoho_crm.add_record("Leads", locked_for=3600.0)
+        with pytest.raises(crm_guard.RecordLockedError):
+            guarded_session.put(f"{zoho_crm.url}/crm/v8/Leads/{lead}", json={"data": [{"Company": "Zylker"}]})
+        assert zoho_crm.writes(lead) == 0
+
+Below a failed test the report lists the calls: instant, method, path, status and what was refused;
+no body, no token.
+
+Beside `responses`: it answers for the other hosts, and lets Zoho's pass, as here. What it answers
+for Zoho's hosts itself never reaches the simulator::
+
+    import re
+
+    import requests
+    import responses
+
+
+    @responses.activate
+    def test_a_lead_is_written_and_told(zoho_crm, guarded_session):
+        responses.add_passthru(zoho_crm.url)
+        responses.add_passthru(re.compile("https://([a-z]+[.])?zoho"))
+        responses.post("https://chat.example/hook", json={})
+        lead = zoho_crm.add_record("Leads", locked_for=60.0)
+        url = f"https://www.zohoapis.com/crm/v8/Leads/{lead}"
+        assert guarded_session.put(url, json={"data": [{"Company": "Zylker"}]}).ok
+        assert requests.post("https://chat.example/hook", json={"text": "written"}).ok
+
+Beside `vcrpy`: it sees calls to 127.0.0.1, never to Zoho's hosts, and must leave them alone::
+
+    import vcr
+
+
+    @vcr.use_cassette("chat.yaml", ignore_localhost=True)
+    def test_nothing_of_the_simulator_is_recorded(zoho_crm, guarded_session):
+        lead = zoho_crm.add_record("Leads", locked_for=60.0)
+        url = f"https://www.zohoapis.com/crm/v8/Leads/{lead}"
+        assert guarded_session.put(url, json={"data": [{"Company": "Zylker"}]}).ok
+
+With pytest-xdist each worker has a simulator of its own. `-p no:crm_guard` switches the plugin off.
+It loads neither `requests` nor the guard before a test asks for a fixture.
+
+For more than one test, or without pytest, `simulated_zoho` is what is behind the fixture::
+
+    import pytest
+    from crm_guard.testing import ManualClock, simulated_zoho
+
+
+    @pytest.fixture(scope="module")
+    def crm():
+        with simulated_zoho(ManualClock(), token="secret") as crm:
+            yield crm
+
+Typed, a test reads::
+
+    from crm_guard.simulator import Simulator
+    from crm_guard.testing import ManualClock
+    from requests import Session
+
+
+    def test_a_lead_is_written(zoho_crm: Simulator, zoho_clock: ManualClock, guarded_session: Session) -> None:
+        lead = zoho_crm.add_record("Leads", locked_for=60.0)
+        url = f"{zoho_crm.url}/crm/v8/Leads/{lead}"
+        assert guarded_session.put(url, json={"data": [{"Company": "Zylker"}]}).ok
+        assert sum(zoho_clock.waits) >= 60.0
+"""
 
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from typing import Unpack
 
     from crm_guard.clock import Wake
+    from crm_guard.simulator import EngineOptions, Simulator
 
 _mutex = threading.Lock()  # shared by all clocks, so that a clock can be copied and pickled
+
+
+@contextmanager
+def simulated_zoho(clock: ManualClock | None = None, /, **options: Unpack[EngineOptions]) -> Iterator[Simulator]:
+    """Have a simulated CRM answer for every host of Zoho, and every guard wait on its clock. For tests.
+
+    ::
+
+        import crm_guard
+        import requests
+        from crm_guard.testing import simulated_zoho
+
+        with simulated_zoho(sandbox=True) as crm, crm_guard.install():
+            lead = crm.add_record("Leads", refusals=3)
+            url = f"https://www.zohoapis.com/crm/v8/Leads/{lead}"
+            assert requests.put(url, json={"data": [{"Company": "Zylker"}]}).ok  # three waits, and no time
+
+    It is for the whole process, whatever sends with `requests` or urllib3: not for two tests at once in threads.
+    At the end each `install` and `stop_waiting(for_good=True)` that was left behind is undone.
+
+    Args:
+        clock: The time, for the simulator and for all guards without a `clock=`; None for a new one.
+        **options: Of the simulator, see :class:`crm_guard.simulator.Options`.
+
+    Yields:
+        The simulator, running.
+
+    Raises:
+        TypeError: An option is unknown, or the clock is given by name.
+        ValueError: An option is out of range.
+    """
+    # Here, so that the clock alone costs nothing.
+    from crm_guard._testing.hosts import zoho_hosts_at  # noqa: PLC0415
+    from crm_guard._testing.system_time import system_time  # noqa: PLC0415
+    from crm_guard.mounting import installations_undone  # noqa: PLC0415
+    from crm_guard.simulator import Simulator  # noqa: PLC0415
+
+    if "clock" in options:
+        message = "simulated_zoho() takes its clock by position, and a ManualClock: guards wait on it, too"
+        raise TypeError(message)
+    time = clock or ManualClock()
+    options["clock"] = time
+    with system_time(time), Simulator(**options) as crm, zoho_hosts_at(crm.url), installations_undone():
+        yield crm
 
 
 class ManualClock:

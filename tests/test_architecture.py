@@ -42,7 +42,9 @@ WALLS: Mapping[str, set[str]] = {
     "mounting": BELOW_MOUNTING,
     "_bulk": BELOW_BULK - {"_bulk"},
     "bulk": BELOW_BULK,
-    "testing": BELOW_TESTING,
+    "_testing": {"clock", "locks", "settings", "simulator"},
+    "testing": BELOW_TESTING | {"_testing"},
+    "pytest_plugin": {"testing", "_testing", "mounting", "settings", "simulator"},
     "cli": BELOW_TESTING | {"testing"},
     "": BELOW_TESTING | {"testing", "cli"},
 }

@@ -53,7 +53,10 @@ TOPICS: Final = {
     "fleets": Topic("many threads, processes, hosts; Redis", ("crm_guard.locks",)),
     "operations": Topic("log, metrics, traces, hooks", ("crm_guard.instrumentation", "crm_guard.GuardEvent")),
     "stopping": Topic("SIGTERM: Kubernetes, gunicorn, Celery", ("crm_guard.clock", "crm_guard.stop_waiting")),
-    "testing": Topic("a clock for tests", ("crm_guard.testing.ManualClock",)),
+    "testing": Topic(
+        "pytest fixtures: a CRM, a guarded session, a clock",
+        ("crm_guard.testing", "crm_guard.testing.simulated_zoho", "crm_guard.testing.ManualClock"),
+    ),
     "simulator": Topic(
         "the embedded CRM, its options and faults", ("crm_guard.simulator", "crm_guard.simulator.Options")
     ),

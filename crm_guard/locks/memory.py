@@ -155,6 +155,13 @@ class SharedWaiter:
             return self._table.step(self._caller, self._clock.now())
 
 
+def forget_locks() -> None:
+    """Have the registries of the process that share with no other one start empty. Calls under way keep theirs."""
+    for registry in list(_registries):
+        if type(registry) is MemoryLockRegistry:
+            registry.reset()
+
+
 def _reset_all() -> None:
     for registry in list(_registries):
         registry.reset()

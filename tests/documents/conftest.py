@@ -10,6 +10,7 @@ import pytest
 from requests.adapters import HTTPAdapter
 
 import crm_guard
+from crm_guard._testing.hosts import zoho_hosts_at
 from crm_guard.simulator import Simulator
 from tests.clients.conftest import SDK, load
 
@@ -24,7 +25,7 @@ def zoho(monkeypatch, tmp_path):
     """A simulated CRM behind Zoho's host; what an example leaves in the process is taken back."""
     monkeypatch.setenv("CRM_GUARD_WAIT_INITIAL", "0.01")
     monkeypatch.setenv("CRM_GUARD_WAIT_MAX", "0.02")
-    with Simulator() as crm:
+    with Simulator() as crm, zoho_hosts_at(crm.url):
         crm.add_record("Leads", LOCKED, refusals=2)
         crm.add_record("Leads", REJECTED, state="zia_vision_rejected")
         for number, record_id in enumerate(IDS):
@@ -32,13 +33,9 @@ def zoho(monkeypatch, tmp_path):
         stock = HTTPAdapter.send
 
         def send(self, request, **kwargs):
-            here = request.copy()
-            here.url = here.url.replace(HOST, crm.url).replace(ACCOUNTS, crm.url)
-            if "expired" in here.headers.get("Authorization", ""):
+            if "expired" in request.headers.get("Authorization", ""):
                 crm.fault("401")
-            response = stock(self, here, **kwargs)
-            response.request = request
-            return response
+            return stock(self, request, **kwargs)
 
         monkeypatch.setattr(HTTPAdapter, "send", send)
         monkeypatch.chdir(tmp_path)
