@@ -6,18 +6,20 @@ fixture needs is imported when it is asked for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from requests import Session
 
     from crm_guard.settings import GuardSettings
     from crm_guard.simulator import Simulator
     from crm_guard.testing import ManualClock
+
+T = TypeVar("T")
 
 _MARKERS = (
     "crm_guard(**settings): settings of the fixture guarded_session, such as timeout=30 (crm_guard.GuardSettings)",
@@ -29,6 +31,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
     for line in _MARKERS:
         config.addinivalue_line("markers", line)
+
+
+def _read(read: Callable[[Iterable[pytest.Mark]], T], marks: Iterable[pytest.Mark]) -> T:
+    """Return what markers say; a mistake in them fails the test, with its text alone."""
+    try:
+        return read(marks)
+    except ValueError as error:
+        reason = str(error)
+    pytest.fail(reason, pytrace=False)  # outside, or pytest would show the error as well
 
 
 @pytest.fixture
@@ -49,10 +60,7 @@ def zoho_crm(request: pytest.FixtureRequest, zoho_clock: ManualClock) -> Iterato
     from crm_guard._testing.marks import marked_options  # noqa: PLC0415
     from crm_guard.testing import simulated_zoho  # noqa: PLC0415
 
-    try:
-        options = marked_options(request.node.iter_markers("zoho_crm"))
-    except ValueError as error:
-        pytest.fail(str(error), pytrace=False)
+    options = _read(marked_options, request.node.iter_markers("zoho_crm"))
     with simulated_zoho(zoho_clock, **options) as crm:
         yield crm
         if calls := crm.calls:  # shown if the test failed
@@ -64,10 +72,7 @@ def crm_guard_settings(request: pytest.FixtureRequest) -> GuardSettings:
     """The settings of guarded_session: those of the marker crm_guard, whatever the environment says."""
     from crm_guard._testing.marks import marked_settings  # noqa: PLC0415
 
-    try:
-        return marked_settings(request.node.iter_markers("crm_guard"))
-    except ValueError as error:
-        pytest.fail(str(error), pytrace=False)
+    return _read(marked_settings, request.node.iter_markers("crm_guard"))
 
 
 @pytest.fixture
