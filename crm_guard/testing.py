@@ -47,7 +47,8 @@ does not cover httpx and other libraries. Afterwards all is as before: also an `
 `stop_waiting(for_good=True)` that the code left behind is undone.
 
 Time. Only the waits of guards take none: `time.sleep` sleeps, and locks do not end meanwhile; call
-`zoho_clock.advance(...)` instead. Guards that were given a clock keep it.
+`zoho_clock.advance(...)` instead. Guards that were given a clock keep it, and Redis has its own: leave
+`lock_registry` in memory.
 
 Settings and options, of a test, a class or a module (`pytestmark = ...`); the nearest wins::
 

@@ -126,9 +126,8 @@ def test_the_package_says_that_it_is_a_plugin():
     assert found.value == "crm_guard.pytest_plugin"
 
 
-def test_it_can_be_switched_off(pytester, everything_loaded):
-    pytester.makepyfile("def test_x(zoho_crm): pass")
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:crm_guard")
+def test_it_can_be_switched_off(installed):
+    result = installed("-p", "no:crm_guard", module="def test_x(zoho_crm): pass")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*fixture 'zoho_crm' not found*"])
 
@@ -141,12 +140,12 @@ def test_fixtures_and_markers_are_listed(inner):
     assert "@pytest.mark.zoho_crm(**options)" in markers
 
 
-def test_each_worker_of_xdist_has_a_simulator(inner):
+def test_each_worker_of_xdist_has_a_simulator(installed):
     body = "\n\n@pytest.mark.parametrize('number', range(2))\ndef test_put(zoho_crm, guarded_session, number):\n"
     body += "    lead = zoho_crm.add_record('Leads', '1', locked_for=60.0)\n"
     body += "    assert put(guarded_session, zoho_crm.url, lead).ok\n    assert zoho_crm.write_counts == {'1': 1}\n"
     body += "    assert number\n"
-    result = inner("-p", "xdist", "-n2", test_many=f"import pytest\n{PUT}{body}")
+    result = installed("-n2", module=f"import pytest\n{PUT}{body}")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*Captured Zoho CRM calls teardown*", "*PUT /crm/v8/Leads/1 -> 200"])
 

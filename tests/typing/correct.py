@@ -44,7 +44,7 @@ from crm_guard import (
 )
 from crm_guard.settings import origins
 from crm_guard.simulator import Simulator
-from crm_guard.testing import ManualClock
+from crm_guard.testing import ManualClock, simulated_zoho
 
 ROW = {"data": [{"Company": "Zylker"}]}
 
@@ -174,6 +174,17 @@ def sync(session: requests.Session, url: str, ids: list[str]) -> list[Unfinished
     return left
 
 
+def test_with_the_fixtures(
+    zoho_crm: Simulator,
+    zoho_clock: ManualClock,
+    guarded_session: requests.Session,
+    crm_guard_settings: GuardSettings,
+) -> None:
+    lead = zoho_crm.add_record("Leads", locked_for=60.0)
+    assert guarded_session.put(f"https://www.zohoapis.com/crm/v8/Leads/{lead}", json=ROW).ok
+    assert sum(zoho_clock.waits) < crm_guard_settings.timeout
+
+
 def main() -> None:
     clock = Hurried()
     by_hand: Clock = ManualClock()
@@ -195,6 +206,10 @@ def main() -> None:
             print(shared.settings.timeout, requests.get(f"{crm.url}/crm/v8/org", timeout=5).status_code)
         install(pool_maxsize=4, max_retries=0)
         uninstall()
+    time = ManualClock()
+    with simulated_zoho(time, sandbox=True) as zoho, requests.Session() as session:
+        policy = mount_guard(session).settings
+        test_with_the_fixtures(zoho, time, session, policy)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import requests
 import crm_guard
 from crm_guard import NotAprovedErr  # E: no attribute "NotAprovedErr"
 from crm_guard.settings import origins
+from crm_guard.testing import simulated_zoho
 
 session = requests.Session()
 print(NotAprovedErr)
@@ -29,6 +30,7 @@ crm_guard.install(setings={"timeout": 5})  # E: Unexpected keyword argument "set
 crm_guard.GuardAdapter(setings={"timeout": 5})  # E: "GuardAdapter"
 crm_guard.load_settings(timeot=3)  # E: Unexpected keyword argument "timeot"
 origins(timeot=3)  # E: Unexpected keyword argument "timeot"
+simulated_zoho(tokn="secret")  # E: Unexpected keyword argument "tokn"
 crm_guard.GuardSettings(timeot=3)  # E: Unexpected keyword argument "timeot"
 
 crm_guard.write_records(session, "PUT", "https://www.zohoapis.com/crm/v8/Leads", [{}], worker=5)  # E: "worker"
