@@ -11,17 +11,15 @@ import re
 import threading
 import weakref
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from urllib3 import PoolManager, ProxyManager
+from urllib3 import HTTPConnectionPool, PoolManager, ProxyManager
 
 from crm_guard._testing.patches import replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from urllib3 import HTTPConnectionPool
 
 ZOHO: Final = re.compile(r"(?i)(?:[a-z0-9-]+\.)*zoho(?:apis|cloud)?(?:\.[a-z]{2,3}){1,2}\.?")
 """Every host below `zoho.com`, `zohoapis.eu`, `zohocloud.ca` and so on: CRM, accounts, uploads.
@@ -53,12 +51,19 @@ def zoho_hosts_at(url: str) -> Iterator[None]:
         detour.close()
 
 
+class _Place(NamedTuple):
+    """An address, and the key of its pool among those of a manager: the names are those of urllib3's keys."""
+
+    key_host: str
+    key_port: int
+
+
 class _Detour:
     """Pools of connections to one address, each in the pool manager that was asked for it. Thread-safe."""
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
-        self._place = (address.hostname, address.port)
+        self._place = _Place(address.hostname or "", address.port or 0)
         self._mutex = threading.Lock()
         self._managers: weakref.WeakSet[PoolManager] = weakref.WeakSet()
 
@@ -78,9 +83,14 @@ class _Detour:
         return connection_from_host
 
     def _pool_of(self, manager: PoolManager) -> HTTPConnectionPool:
-        host, port = self._place
-        kept = {name: value for name, value in manager.connection_pool_kw.items() if name in _KEPT}
-        return manager.connection_from_context({**kept, "scheme": "http", "host": host, "port": port})
+        """Return a plain pool among those of `manager`, whose own kind may go through a SOCKS proxy."""
+        pools: Any = manager.pools  # of urllib3's own keys, says its type
+        with pools.lock:
+            pool: HTTPConnectionPool | None = pools.get(self._place)
+            if pool is None:
+                kept = {name: value for name, value in manager.connection_pool_kw.items() if name in _KEPT}
+                pool = pools[self._place] = HTTPConnectionPool(*self._place, **kept)
+            return pool
 
     def close(self) -> None:
         """Drop the pools, and close their idle connections; one in use is closed when it comes back."""

@@ -247,9 +247,9 @@ def test_fails(zoho_crm, guarded_session):
         put(guarded_session, zoho_crm.url, lead)
     except OSError:
         pass
-    guarded_session.get(f"{{zoho_crm.url}}/crm/v8/Leads/1?fields=private")
     for number in range(30):
         put(guarded_session, zoho_crm.url, lead)
+    guarded_session.get(f"{{zoho_crm.url}}/crm/v8/Leads/1?fields=private")
     assert not zoho_crm.calls
 
 def test_passes(zoho_crm):
@@ -265,9 +265,8 @@ def test_fails_without_a_call(zoho_crm):
         lines = result.stdout.lines
         start = next(number for number, line in enumerate(lines) if "Captured Zoho CRM calls" in line)
         assert lines[start + 1] == "... 3 calls before"
-        assert [line.split("  ")[-1] for line in lines[start + 2 : start + 32]] == [
-            "PUT /crm/v8/Leads/1 -> 200"
-        ] * 30
+        calls = [line.split("  ")[-1] for line in lines[start + 2 : start + 32]]
+        assert calls == [*["PUT /crm/v8/Leads/1 -> 200"] * 29, "GET /crm/v8/Leads/1 -> 200"]
         shown = "\n".join(lines[start:])
         assert "hidden" not in shown
         assert "private" not in shown

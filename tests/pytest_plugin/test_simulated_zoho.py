@@ -11,7 +11,8 @@ import urllib3
 
 import crm_guard
 from crm_guard._testing.hosts import ZOHO
-from crm_guard.clock import SystemClock
+from crm_guard.clock import SystemClock, Wake
+from crm_guard.locks import WaitContext
 from crm_guard.testing import ManualClock, simulated_zoho
 from tests.clients.conftest import SDK, load
 
@@ -78,6 +79,21 @@ class TestHosts:
         assert (
             requests.get("http://www.zohoapis.com/crm/v8/Leads").status_code == 404
         )  # an absolute URL for a proxy
+
+    def test_the_guarded_session_asks_no_proxy_either(self, zoho_crm, guarded_session, monkeypatch):
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        assert guarded_session.put(f"{zoho_crm.url}/crm/v8/Leads/{zoho_crm.add_record('Leads')}", json=ROW).ok
+
+    def test_a_manager_of_another_kind_is_led_astray_too(self, zoho_crm):
+        class Tunnel(urllib3.HTTPConnectionPool):
+            """As that of a SOCKS proxy."""
+
+            def urlopen(self, *args, **options):
+                raise AssertionError
+
+        with urllib3.PoolManager() as pool:
+            pool.pool_classes_by_scheme = {"http": Tunnel, "https": Tunnel}
+            assert pool.request("GET", f"{LEADS}/{zoho_crm.add_record('Leads')}").status == 200
 
     def test_urllib3_alone_is_answered(self, zoho_crm):
         with urllib3.PoolManager() as pool:
@@ -184,11 +200,12 @@ class TestAfterwards:
             with simulated_zoho() as crm:
                 living.get(f"{LEADS}/1")
                 living.get(f"{crm.url}/crm/v8/Leads/1")
-                pool = living.get_adapter(LEADS).poolmanager.connection_from_url(crm.url)
-                idle = [connection for connection in pool.pool.queue if connection]
-                assert [connection.is_closed for connection in idle] == [False]
+                managers = [living.get_adapter(url).poolmanager for url in (LEADS, crm.url)]
+                pools = [manager.pools[key] for manager in managers for key in manager.pools.keys()]  # noqa: SIM118
+                idle = [connection for pool in pools for connection in pool.pool.queue if connection]
+                assert [connection.is_closed for connection in idle] == [False, False]
             assert all(connection.is_closed for connection in idle)
-            assert len(living.get_adapter(LEADS).poolmanager.pools) == 0
+            assert [len(manager.pools) for manager in managers] == [0, 0]
         assert threading.active_count() == before
 
     def test_a_session_that_lives_on_reaches_the_next_simulator(self):
@@ -208,16 +225,16 @@ class TestAfterwards:
                 crm_guard.install(settings={"timeout": 1})
             assert requests.Session().get_adapter(LEADS) is guard
 
-    def test_locks_of_one_simulator_are_unknown_to_the_next(self):
-        for _ in range(2):
-            with simulated_zoho() as crm:
-                lead = crm.add_record("Leads", "1", locked_for=3600.0)
-                with pytest.raises(crm_guard.RecordLockedError):
-                    OLD.put(f"{LEADS}/{lead}", json=ROW)
-                assert crm.calls[0].at == 0.0
+    def test_what_an_abandoned_call_knew_of_a_lock_is_unknown_to_the_next_test(self):
+        registry = OLD.get_adapter(LEADS).locks
+        with simulated_zoho(ManualClock(start=9000.0)) as crm:
+            context = WaitContext(SystemClock(), Wake(), lambda: False)
+            registry.waiter(context).verdict(locked=[key := "https://www.zohoapis.com|1"], free=[])
+            assert registry.knows([key])
         with simulated_zoho() as crm:
-            assert OLD.put(f"{LEADS}/{crm.add_record('Leads', '1')}", json=ROW).ok
-            assert crm_guard.get_report(OLD.get(f"{LEADS}/1")).waited == 0.0
+            crm.add_record("Leads", "1")
+            assert not registry.knows([key])
+            assert crm_guard.get_report(OLD.put(f"{LEADS}/1", json=ROW)).waited == 0.0
 
     def test_a_stop_for_good_does_not_reach_the_next_test(self):
         with simulated_zoho():
