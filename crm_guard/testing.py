@@ -188,30 +188,20 @@ def simulated_zoho(clock: ManualClock | None = None, /, **options: Unpack[Engine
 class ManualClock:
     """A clock for the guard and the simulator (`clock=` of either). A wait takes no real time.
 
-    As a pytest fixture:
+    The pytest fixture `zoho_clock` is one. By hand::
 
         import crm_guard
-        import pytest
         import requests
         from crm_guard.simulator import Simulator
         from crm_guard.testing import ManualClock
 
-        @pytest.fixture
-        def clock():
-            return ManualClock()
-
-        @pytest.fixture
-        def crm(clock):
-            with Simulator(clock=clock) as simulator:
-                yield simulator
-
-        def test_a_locked_lead_is_written_after_its_lock(crm, clock):
-            lead = crm.add_record("Leads", locked_for=60.0)
-            with requests.Session() as session:
-                crm_guard.mount_guard(session, crm.url, clock=clock)
-                assert session.put(f"{crm.url}/crm/v8/Leads/{lead}", json={"data": [{"Company": "Zylker"}]}).ok
-            assert clock.now() >= 60.0
-            assert sum(clock.waits) == clock.now()
+        clock = ManualClock()
+        with Simulator(clock=clock) as crm, requests.Session() as session:
+            crm_guard.mount_guard(session, crm.url, clock=clock)
+            lead = crm.add_record("Leads", refusals=2)
+            assert session.put(f"{crm.url}/crm/v8/Leads/{lead}", json={"data": [{"Company": "Zylker"}]}).ok
+        assert len(clock.waits) == 2
+        assert sum(clock.waits) == clock.now()
 
     All times are in seconds. Thread-safe: a lock makes each change of the time atomic, and `during_wait` is called
     outside it, in the thread that waits. Several threads may wait at once; each wait advances the clock by its own
