@@ -43,8 +43,8 @@ That is so for every host of Zoho (`www.zohoapis.eu`, `sandbox.zohoapis.com`, `a
 for tokens), and for whatever sends with `requests` or urllib3, so a test cannot write to a live CRM
 by mistake; `pytestmark = pytest.mark.usefixtures("zoho_crm")` says so for a whole module. URLs stay
 as they are, `response.url` too. Detour and clock are those of the whole process, all its threads
-included, and of no other one; httpx and other libraries are not covered. Afterwards all is as before: also an `install()` or a
-`stop_waiting(for_good=True)` that the code left behind is undone.
+included, and of no other one; httpx and other libraries are not covered. Afterwards all is as
+before: also an `install()` or a `stop_waiting(for_good=True)` that the code left behind is undone.
 
 Time. Only the waits of guards take none: `time.sleep` sleeps, and locks do not end meanwhile; call
 `zoho_clock.advance(...)` instead. Guards that were given a clock keep it, and Redis has its own: leave
