@@ -1,7 +1,8 @@
 """An embedded Zoho CRM for tests: real HTTP, records that lock and unlock, faults on demand.
 
-It answers the calls that Zoho's documentation describes, and refuses them the way CRM does while Zia looks at a
-record's image. It imports nothing of the guard, and works with any HTTP client:
+It answers the calls that :func:`served_calls` lists, and refuses them the way CRM does while Zia looks at a
+record's image. Any other path or method gets CRM's answer to an unknown one, with the words "not simulated". It
+imports nothing of the guard, and works with any HTTP client:
 
     import requests
     from crm_guard.simulator import Simulator
@@ -45,6 +46,7 @@ from .faults import FOREIGN_ID, Fault, FaultKind
 from .messages import Call, Reply, Request
 from .new_rows import NewRefusal
 from .records import Record, State
+from .routes import ServedCall, served_calls
 from .server import Simulator
 from .visit import EngineOptions, Options
 
@@ -60,6 +62,8 @@ __all__ = [
     "Record",
     "Reply",
     "Request",
+    "ServedCall",
     "Simulator",
     "State",
+    "served_calls",
 ]

@@ -12,7 +12,7 @@ from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
-from . import actions, composite, locking, org, photos, reads, territories, writes
+from . import actions, composite, coql, locking, org, photos, reads, related, search, territories, writes
 from .faults import Fault, applies, encode, kind_of
 from .messages import (
     JSON_TYPE,
@@ -82,12 +82,23 @@ _HANDLERS: Mapping[Kind, Callable[[Visit], Reply]] = {
     Kind.FIELDS: org.list_fields,
     Kind.USERS: org.list_users,
     Kind.ORG: org.show_org,
+    Kind.SEARCH: search.search_records,
+    Kind.COUNT: search.count_records,
+    Kind.COQL: coql.run_query,
+    Kind.RELATED: related.list_related,
+    Kind.RELATED_ONE: related.read_related,
+    Kind.MODULE: org.show_module,
+    Kind.FIELD: org.show_field,
+    Kind.RELATED_LISTS: related.list_related_lists,
+    Kind.USER: org.show_user,
 }
-_META = frozenset({Kind.MODULES, Kind.FIELDS, Kind.USERS, Kind.ORG})
+_SETTINGS = (Kind.MODULES, Kind.MODULE, Kind.FIELDS, Kind.FIELD, Kind.RELATED_LISTS)
+_META = frozenset({*_SETTINGS, Kind.USERS, Kind.USER, Kind.ORG})
+_QUERIES = frozenset({Kind.SEARCH, Kind.COUNT, Kind.COQL, Kind.RELATED, Kind.RELATED_ONE})
 _READS = frozenset({Kind.LIST, Kind.READ, Kind.PHOTO_GET, Kind.CONVERSION_OPTIONS, Kind.SHARE_LIST})
 _LOCK_READS = (Kind.LOCKS, Kind.LOCK_READ)
 _SCOPES: Mapping[Kind, str] = {
-    **dict.fromkeys(_READS | _META, "READ"),
+    **dict.fromkeys(_READS | _META | _QUERIES, "READ"),
     **dict.fromkeys(_LOCK_READS, "READ"),
     Kind.LOCK: "CREATE",
     Kind.UNLOCK: "DELETE",
@@ -363,7 +374,8 @@ class Engine:
         """API credits that the calls cost. Refused calls cost as much as others; 401 and 429 cost nothing.
 
         ZOHO docs (api-limits): 1 by default, create, update and upsert 1 per 10 records, tags 1 per 50,
-        conversion 5, composite 1, or 2 with a rollback that was not needed. OAS (`__apis`): mail 20.
+        conversion 5, composite 1, or 2 with a rollback that was not needed; COQL (COQL-Overview) 1, with a limit
+        above 200 2, above 1000 3. OAS (`__apis`): mail 20.
         """
         with self._mutex:
             return self._credits_spent
@@ -582,8 +594,10 @@ class Engine:
             return None
         scope = _SCOPES.get(route.kind, "UPDATE")
         operations = {scope, "ALL", "READ" if scope == "READ" else "WRITE"}
+        queried = coql.queried_module(request) if route.kind is Kind.COQL else ""
+        modules = {None, route.module, route.related, queried}
         for denied_token, module, operation in self._denied:
-            matches = denied_token in (None, token) and module in (None, route.module)
+            matches = denied_token in (None, token) and module in modules
             if matches and operation in operations:
                 return scope_mismatch()
         return None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Json: TypeAlias = dict[str, Any]
 
 JSON_TYPE = "application/json;charset=UTF-8"
+_SHOWN = 200  # characters of what a client sent, in an answer to it
 _MAX_DEPTH = 100  # far beyond any subform, and far below what copying a value can stand
 
 
@@ -196,6 +197,11 @@ def bare(status: int, code: str, message: str, details: Json | None = None, **he
     return answer(status, item(code, message, details), **headers)
 
 
+def bad_request(code: str, message: str, **details: Any) -> Reply:
+    """Return a refusal with status 400."""
+    return bare(400, code, message, details)
+
+
 def batch_status(items: Sequence[Json], *, success: int = 200, mixed: int = 207, sandbox: bool = False) -> int:
     """Return the HTTP status of a batch: all applied, some, or none (ZOHO docs: status-codes).
 
@@ -211,14 +217,26 @@ def batch_status(items: Sequence[Json], *, success: int = 200, mixed: int = 207,
     return 412 if all(entry["code"] == "ALREADY_MODIFIED" for entry in items) else 400
 
 
-def invalid_url() -> Reply:
-    """Return the answer to an address that CRM does not know."""
-    return bare(404, "INVALID_URL_PATTERN", "Please check if the URL trying to access is a correct one")
+def invalid_url(method: str, path: str) -> Reply:
+    """Return the answer to an address that CRM does not know, or that the simulator does not serve."""
+    message = "Please check if the URL trying to access is a correct one"
+    return bare(404, "INVALID_URL_PATTERN", f"{message}; {not_simulated(method, path)}")
 
 
-def wrong_method() -> Reply:
-    """Return the answer to a method that the address does not take."""
-    return bare(405, "INVALID_REQUEST_METHOD", "The http request method type is not a valid one")
+def wrong_method(method: str = "", path: str = "") -> Reply:
+    """Return the answer to a method that the address does not take.
+
+    With `method` and `path` it says that the simulator does not serve it; without, that CRM does not take it.
+    OAS (related records): the status is 400.
+    """
+    message = "The http request method type is not a valid one"
+    note = f"; {not_simulated(method, path)}" if method else ""
+    return bare(400, "INVALID_REQUEST_METHOD", message + note)
+
+
+def not_simulated(*what: str) -> str:
+    """Return the words that tell what CRM may well know, but the simulator does not."""
+    return f"not simulated: {' '.join(what)[:_SHOWN]}"
 
 
 def missing_param(name: str) -> Reply:

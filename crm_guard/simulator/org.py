@@ -7,24 +7,65 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .messages import Json, Reply, RequestError, answer, missing_param
+from .datatypes import DataType, common_type
+from .messages import Json, Reply, RequestError, answer, bare, missing_param
 from .records import USER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from .records import Record
     from .visit import Visit
 
 _TOKEN_SECONDS = 3600
 _ORG_ID = "5725767"
-_MODULES = ("Leads", "Contacts", "Accounts", "Deals", "Products", "Vendors")
+_FIRST_MODULE_ID = 5725767000000002175
+_FIRST_FIELD_ID = 5725767000000002600
+# The usual ones; the order of the first is that of their ids.
+_MODULES = (
+    *("Leads", "Contacts", "Accounts", "Deals", "Products", "Vendors"),
+    *("Tasks", "Events", "Calls", "Notes", "Campaigns", "Cases", "Solutions", "Price_Books"),
+    *("Quotes", "Sales_Orders", "Purchase_Orders", "Invoices"),
+)
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     "Leads": ("Last_Name", "First_Name", "Company", "Email", "Phone", "Description"),
     "Contacts": ("Last_Name", "First_Name", "Email", "Phone", "Description"),
     "Accounts": ("Account_Name", "Phone", "Website", "Description"),
     "Deals": ("Deal_Name", "Stage", "Description"),
+    "Notes": ("Note_Title", "Note_Content"),
 }
-_TYPES = ((bool, "boolean"), (int, "integer"), (float, "double"))
+_OWN_FIELDS: Mapping[str, DataType] = {
+    "Owner": DataType.OWNER,
+    "Created_Time": DataType.DATETIME,
+    "Modified_Time": DataType.DATETIME,
+}
+# Any text tells the data type of a field by its name.
+_SOME_TEXT = "text"
+_USER_FIELDS: Json = {
+    "id": USER["id"],
+    "full_name": USER["name"],
+    "first_name": USER["name"].partition(" ")[0],
+    "last_name": USER["name"].partition(" ")[2],
+    "email": "patricia.boyle@zylker.example",
+    "role": {"name": "CEO", "id": "5725767000000026005"},
+    "profile": {"name": "Administrator", "id": "5725767000000026011"},
+    "status": "active",
+    "confirm": True,
+    "type__s": "Regular User",
+}
+# What the one user is; and what a user may be besides (OAS).
+_HIS_TYPES = frozenset(
+    {
+        *("ActiveAndDeactive", "ActiveConfirmedAdmins", "ActiveConfirmedUsers", "ActiveUsers", "AdminUsers"),
+        *("AllActiveUsers", "AllUsers", "ConfirmedUsers", "CurrentUser"),
+    }
+)
+_OTHER_TYPES = frozenset(
+    {
+        *("ActiveLiteUser", "ChildRoleUsers", "ConfirmedReportingUsers", "DeactiveUsers", "DeletedUsers"),
+        *("DeveloperUsers", "NotConfirmedUsers", "ParentRoleUsers", "SubordinateRoleUsers"),
+    }
+)
 
 
 def issue_token(visit: Visit) -> Reply:
@@ -37,36 +78,59 @@ def issue_token(visit: Visit) -> Reply:
 
 def list_modules(visit: Visit) -> Reply:
     """GET /settings/modules: the usual ones, and those that have records."""
-    names = dict.fromkeys((*_MODULES, *(record.module for record in visit.store.records.values())))
-    return answer(200, {"modules": [_module(name, number) for number, name in enumerate(names)]})
+    return answer(200, {"modules": [_module(visit, name) for name in known_modules(visit)]})
+
+
+def show_module(visit: Visit) -> Reply:
+    """GET /settings/modules/{module}, by its API name or its id."""
+    names = [name for name in known_modules(visit) if visit.route.entry in (name, module_id(visit, name))]
+    if not names:
+        raise RequestError(_unknown_module({"resource_path_index": 2}))
+    return answer(200, {"modules": [_module(visit, name) for name in names]})
+
+
+def known_modules(visit: Visit) -> Sequence[str]:
+    """Return the API names of the usual modules, and of those that have records."""
+    return list(dict.fromkeys((*_MODULES, *(record.module for record in visit.store.records.values()))))
+
+
+def module_id(visit: Visit, name: str) -> str:
+    """Return the id of a module that is known."""
+    return str(_FIRST_MODULE_ID + known_modules(visit).index(name))
 
 
 def list_fields(visit: Visit) -> Reply:
     """GET /settings/fields?module=: the usual ones, and those that the module's records have."""
-    module = visit.request.param("module")
-    if not module:
-        raise RequestError(missing_param("module"))
-    values: dict[str, Any] = dict.fromkeys(_FIELDS.get(module, ("Name",)), "")
-    for record in visit.store.living(module, visit.now):
-        values |= record.fields
-    mandatory = visit.options.mandatory.get(module, ())
-    return answer(200, {"fields": list(_fields(values, mandatory))})
+    return answer(200, {"fields": list(_fields(visit))})
 
 
-def list_users(_visit: Visit) -> Reply:
-    """GET /users: there is one."""
-    first, _, last = USER["name"].partition(" ")
-    user = {
-        "id": USER["id"],
-        "full_name": USER["name"],
-        "first_name": first,
-        "last_name": last,
-        "email": "patricia.boyle@zylker.example",
-        "status": "active",
-        "confirm": True,
-    }
+def show_field(visit: Visit) -> Reply:
+    """GET /settings/fields/{field}?module=, by its id; by its API name, too, as CRM does for modules."""
+    found = [entry for entry in _fields(visit) if visit.route.entry in (entry["id"], entry["api_name"])]
+    if not found:
+        where = {"resource_path_index": 2}
+        raise RequestError(bare(400, "INVALID_DATA", "The Field Id is Invalid", where))
+    return answer(200, {"fields": found})
+
+
+def list_users(visit: Visit) -> Reply:
+    """GET /users: there is one, who is all that a user can be at once. No user of a type is 204 (undocumented)."""
+    kind, ids = visit.request.param("type") or "AllUsers", visit.request.param("ids")
+    if kind not in _HIS_TYPES | _OTHER_TYPES:
+        raise RequestError(bare(400, "INVALID_DATA", "the type given seems to be invalid", {"param_name": "type"}))
+    page = visit.request.param("page") or "1"
+    if kind in _OTHER_TYPES or page != "1" or (ids and USER["id"] not in ids.split(",")):
+        return Reply(status=204)
     info = {"per_page": 200, "count": 1, "page": 1, "more_records": False}
-    return answer(200, {"users": [user], "info": info})
+    return answer(200, {"users": [dict(_USER_FIELDS)], "info": info})
+
+
+def show_user(visit: Visit) -> Reply:
+    """GET /users/{user}."""
+    if visit.route.entry != USER["id"]:
+        where = {"resource_path_index": 1}
+        raise RequestError(bare(400, "INVALID_DATA", "the id given seems to be invalid", where))
+    return answer(200, {"users": [dict(_USER_FIELDS)]})
 
 
 def show_org(_visit: Visit) -> Reply:
@@ -74,32 +138,73 @@ def show_org(_visit: Visit) -> Reply:
     return answer(200, {"org": [{"id": f"{_ORG_ID}000000000001", "zgid": _ORG_ID, "company_name": "Zylker"}]})
 
 
-def _module(name: str, number: int) -> Json:
+def _unknown_module(details: Json) -> Reply:
+    """Return the answer about a module that CRM does not know, with a word on those that the simulator does."""
+    message = (
+        "the module name given seems to be invalid (known are the usual modules, and those that have a record)"
+    )
+    return bare(400, "INVALID_MODULE", message, details)
+
+
+def _module(visit: Visit, name: str) -> Json:
     return {
-        "id": str(5725767000000002175 + number),
+        "id": module_id(visit, name),
         "api_name": name,
         "module_name": name,
+        "singular_label": name.removesuffix("s"),
         "plural_label": name,
         "generated_type": "default" if name in _MODULES else "custom",
         "api_supported": True,
+        "creatable": True,
+        "editable": True,
+        "deletable": True,
+        "viewable": True,
         "visible": True,
+        "status": "visible",
     }
 
 
-def _fields(values: Mapping[str, Any], mandatory: Iterable[str]) -> Iterable[Json]:
-    for number, (name, value) in enumerate(values.items()):
-        kind = next((kind for known, kind in _TYPES if isinstance(value, known)), "text")
+def _fields(visit: Visit) -> Iterator[Json]:
+    """Yield the fields of the module that the query names.
+
+    Raises:
+        RequestError: It names none, or one that is not known.
+    """
+    module = visit.request.param("module")
+    if not module:
+        raise RequestError(missing_param("module"))
+    if module not in known_modules(visit):
+        raise RequestError(_unknown_module({"param_name": "module"}))
+    records = list(visit.store.living(module, visit.now))
+    held = [name for record in records for name in record.fields]
+    names = dict.fromkeys((*_FIELDS.get(module, ("Name",)), *held, *_OWN_FIELDS))
+    mandatory = visit.options.mandatory.get(module, ())
+    for number, name in enumerate(names):
+        values = [record.fields.get(name) for record in records]
+        kind = _OWN_FIELDS.get(name) or common_type(name, [*values, _SOME_TEXT]) or DataType.TEXT
         yield {
-            "id": str(5725767000000002600 + number),
+            "id": str(_FIRST_FIELD_ID + number),
             "api_name": name,
             "field_label": name.replace("_", " "),
-            "data_type": kind,
+            "data_type": kind.value,
             "length": 255,
             "system_mandatory": name in mandatory,
-            "read_only": False,
+            "read_only": name in _OWN_FIELDS,
             "custom_field": False,
             "visible": True,
             "currency": {},
-            "lookup": {},
+            "lookup": _target(visit, values) if kind is DataType.LOOKUP else {},
             "pick_list_values": [],
         }
+
+
+def _target(visit: Visit, values: Sequence[Any]) -> Json:
+    """Return to which module a lookup leads, by the records that its values name; nothing where none is there."""
+    ids = (str(value.get("id")) for value in values if isinstance(value, dict))
+    record: Record | None = next((visit.store.records[key] for key in ids if key in visit.store.records), None)
+    if record is None:
+        return {}
+    return {
+        "module": {"api_name": record.module, "id": module_id(visit, record.module)},
+        "display_label": record.module,
+    }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .datatypes import sort_key
 from .envelopes import query_ids
 from .messages import Json, Reply, RequestError, answer, bare, missing_param
 from .records import Record, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .visit import Visit
 
@@ -36,35 +37,90 @@ _SYSTEM: Mapping[str, Callable[[Visit, Record], Any]] = {
     # Its content is printed nowhere; null when not available (OAS).
     "$zia_visions": lambda _visit, _record: None,
 }
+# Shown where they are asked for by name.
+_DERIVED: Mapping[str, Callable[[Visit, Record], Any]] = {
+    "Full_Name": lambda _visit, record: _full_name(record),
+    "Converted__s": lambda _visit, record: record.converted,
+}
 
 
 def list_records(visit: Visit) -> Reply:
-    """GET /{module}: in the order of creation.
+    """GET /{module}: in the order of creation, unless `sort_by` or `sort_order` ask for another.
 
     Without `approved=both` only approved records are listed, and without `converted=both` only leads that are
     still leads. Both defaults are undocumented for version 7 and 8.
     """
-    param = visit.request.param
-    if visit.route.version >= _FIELDS_MANDATORY_FROM and not param("fields"):
+    require_fields(visit)
+    visit.notes.credits = _CVID_CREDITS if visit.request.param("cvid") else 1
+    found = [record for record in _asked(visit) if is_listed(visit, record)]
+    asked = visit.request.param("sort_by") or visit.request.param("sort_order")
+    return page_of(visit, in_order(visit, found) if asked else found)
+
+
+def require_fields(visit: Visit) -> None:
+    """Check that the query names fields, which newer versions want.
+
+    Raises:
+        RequestError: It does not.
+    """
+    if visit.route.version >= _FIELDS_MANDATORY_FROM and not visit.request.param("fields"):
         raise RequestError(missing_param("fields"))
-    visit.notes.credits = _CVID_CREDITS if param("cvid") else 1
-    found = [record for record in _asked(visit) if _listed(visit, record)]
-    page, per_page = _positive(visit, "page", 1), _positive(visit, "per_page", MAX_PER_PAGE)
-    if per_page > MAX_PER_PAGE:
-        message = "the per_page given seems to be invalid"
-        raise RequestError(bare(400, "INVALID_DATA", message, {"param_name": "per_page", "limit": 200}))
+
+
+def page_of(visit: Visit, found: Sequence[Record]) -> Reply:
+    """Return the page that the query asks for of the records found; 204 where there is nothing on it.
+
+    Raises:
+        RequestError: `page` or `per_page` is out of range.
+    """
+    page, per_page = paging(visit)
     shown = found[(page - 1) * per_page : page * per_page]
     if not shown:
         return Reply(status=204)
     more = len(found) > page * per_page
     info = {"per_page": per_page, "count": len(shown), "page": page, "more_records": more}
-    return answer(200, {"data": [_show(visit, record) for record in shown], "info": info})
+    return answer(200, {"data": [show(visit, record) for record in shown], "info": info})
+
+
+def paging(visit: Visit) -> tuple[int, int]:
+    """Return `page` and `per_page` of the query.
+
+    Raises:
+        RequestError: One is out of range.
+    """
+    page, per_page = _positive(visit, "page", 1), _positive(visit, "per_page", MAX_PER_PAGE)
+    if per_page > MAX_PER_PAGE:
+        message = "the per_page given seems to be invalid"
+        raise RequestError(bare(400, "INVALID_DATA", message, {"param_name": "per_page", "limit": 200}))
+    return page, per_page
+
+
+def in_order(visit: Visit, found: Iterable[Record]) -> list[Record]:
+    """Return records in the order of `sort_by` and `sort_order`: by id, the highest first (OAS).
+
+    Raises:
+        RequestError: `sort_order` is neither `asc` nor `desc`.
+    """
+    name, order = visit.request.param("sort_by") or "id", visit.request.param("sort_order") or "desc"
+    if order not in ("asc", "desc"):
+        message = "Please check whether the input values are correct"
+        raise RequestError(bare(400, "PATTERN_NOT_MATCHED", message, {"param_name": "sort_order"}))
+    down = order == "desc"
+    found = sorted(found, key=by_id, reverse=down)
+    if name == "id":
+        return found
+    return sorted(found, key=lambda record: sort_key(value_of(visit, record, name)), reverse=down)
+
+
+def by_id(record: Record) -> tuple[int, str]:
+    """Return by what records are put in the order of their ids."""
+    return len(record.id), record.id
 
 
 def read_record(visit: Visit) -> Reply:
     """GET /{module}/{id}. A locked or unapproved record is shown (no text says otherwise)."""
     record = visit.find(visit.route.reference)
-    return Reply(status=204) if record is None else answer(200, {"data": [_show(visit, record)]})
+    return Reply(status=204) if record is None else answer(200, {"data": [show(visit, record)]})
 
 
 def _asked(visit: Visit) -> list[Record]:
@@ -76,8 +132,13 @@ def _asked(visit: Visit) -> list[Record]:
     return [record for record in found if record is not None]
 
 
-def _listed(visit: Visit, record: Record) -> bool:
-    pairs = (("approved", "true", record.state.is_approved), ("converted", "false", record.converted))
+def is_listed(visit: Visit, record: Record) -> bool:
+    """Return whether `approval_state`, `approved` and `converted` of the query let a record through."""
+    states = visit.request.param("approval_state")
+    if states and record.state.approval_state not in states.split(","):
+        return False
+    approved = "both" if states else "true"
+    pairs = (("approved", approved, record.state.is_approved), ("converted", "false", record.converted))
     asked = ((visit.request.param(name) or default, value) for name, default, value in pairs)
     return all(wanted == "both" or value == (wanted == "true") for wanted, value in asked)
 
@@ -92,14 +153,27 @@ def _positive(visit: Visit, name: str, default: int) -> int:
     return int(text)
 
 
-def _show(visit: Visit, record: Record) -> Json:
+def show(visit: Visit, record: Record) -> Json:
     """Return the asked fields; unknown names are left out (undocumented)."""
     asked = visit.request.param("fields")
     names = [*record.fields, *_SYSTEM] if not asked else [name.strip() for name in asked.split(",")]
     shown: Json = {"id": record.id}
     for name in names:
-        if name in record.fields:
-            shown[name] = record.fields[name]
-        elif name in _SYSTEM:
-            shown[name] = _SYSTEM[name](visit, record)
+        if name in record.fields or name in _SYSTEM or name in _DERIVED:
+            shown[name] = value_of(visit, record, name)
     return shown
+
+
+def value_of(visit: Visit, record: Record, name: str) -> Any:
+    """Return what a record shows in a field; `None` where it has no such field, or nothing in it."""
+    if name == "id":
+        return record.id
+    if name in record.fields:
+        return record.fields[name]
+    made = _SYSTEM.get(name) or _DERIVED.get(name)
+    return None if made is None else made(visit, record)
+
+
+def _full_name(record: Record) -> str | None:
+    names = (record.fields.get("First_Name"), record.fields.get("Last_Name"))
+    return " ".join(str(name) for name in names if name) or None
