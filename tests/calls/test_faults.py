@@ -62,7 +62,7 @@ class TestAFaultInABatch:
     """Records 0 to 5; record n is refused n times; the fault strikes at the n-th resend."""
 
     def test_costs_no_result_and_no_second_write(self, name, applied, kind):
-        for resend in (1, 2, 3):
+        for resend in (1, 3):
             self.strike(name, resend, kind, applied=applied)
 
     def strike(self, name: str, resend: int, kind: FaultKind, *, applied: bool) -> None:
@@ -127,7 +127,7 @@ class TestAFaultInABatch:
 @pytest.mark.parametrize("kind", [kind for kind in FaultKind if kind not in {FaultKind.SLOW, FaultKind.REORDERED}])
 class TestAFaultInACallAboutOneRecord:
     def test_hands_over_what_came_and_writes_once_at_most(self, name, applied, kind):
-        for resend in (1, 2, 3):
+        for resend in (1, 3):
             self.strike(name, resend, kind, applied=applied)
 
     def strike(self, name: str, resend: int, kind: FaultKind, *, applied: bool) -> None:

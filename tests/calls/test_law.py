@@ -311,7 +311,7 @@ def check_sends(case: Case, engine: Engine) -> None:
 
 
 @given(case=cases())
-@settings(LAW, max_examples=300)
+@settings(LAW, max_examples=200)
 def test_a_guarded_batch_answers_and_writes_as_if_it_had_never_been_locked(case):
     world = guarded(case.settings, **case.options)
     case.settle(world.engine, locks=True)

@@ -88,7 +88,7 @@ ITEMS = st.one_of(
 SENT = st.lists(IDS | st.just(""), max_size=7)
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=100, deadline=None)
 @given(data=st.data(), sent=SENT, ids_only=st.booleans(), ordered=st.booleans())
 def test_matching_gives_what_the_plain_way_gives(
     data: st.DataObject, sent: list[str | None], ids_only: bool, ordered: bool
