@@ -43,8 +43,8 @@ Operate it:
   (`EventKind`);
 - `Clock`: the protocol behind `clock=`.
 
-Test code that uses it: the pytest fixtures of `crm_guard.pytest_plugin`, the embedded CRM of
-`crm_guard.simulator`, the clock of `crm_guard.testing`.
+Test code that uses it: the pytest fixtures and the clock of `crm_guard.testing`, the embedded CRM
+of `crm_guard.simulator`.
 
 `help()` of each name tells all of it. By topic, with examples: `crm-guard help` in a terminal, or
 the docstrings of `crm_guard.mounting`, `crm_guard.errors`, `crm_guard.bulk`, `crm_guard.remaining`
