@@ -20,6 +20,7 @@ from crm_guard.cli.sync import Sync, options, run_sync
 from crm_guard.cli.sync.call import DEFAULT_VARIABLE, Target
 from crm_guard.cli.sync.source import Empty
 from crm_guard.cli.terminal import CommandError
+from crm_guard.simulator import served_calls
 
 _USAGE_ERROR: Final = 2
 _INTERRUPTED: Final = 130
@@ -71,6 +72,14 @@ def _complain(text: str, status: int) -> int:
 def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"crm-guard {__version__}")
+        raise typer.Exit
+
+
+def _print_served(asked: bool) -> None:
+    if asked:
+        for call in served_calls():
+            typer.echo(str(call))
+        typer.echo('Any other call gets the error of CRM for an unknown one, which then says "not simulated".')
         raise typer.Exit
 
 
@@ -224,6 +233,10 @@ def simulate(
     json: Annotated[
         bool,
         typer.Option("--json", help="Print one line of JSON with url and control once it answers; nothing else."),
+    ] = False,
+    _served: Annotated[
+        bool,
+        typer.Option("--served", callback=_print_served, is_eager=True, help="List the calls that it answers."),
     ] = False,
 ) -> None:
     """Run a simulated CRM on 127.0.0.1 until Ctrl-C or SIGTERM.

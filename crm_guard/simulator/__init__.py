@@ -1,8 +1,9 @@
 """An embedded Zoho CRM for tests: real HTTP, records that lock and unlock, faults on demand.
 
-It answers the calls that :func:`served_calls` lists, and refuses them the way CRM does while Zia looks at a
-record's image. Any other path or method gets CRM's answer to an unknown one, with the words "not simulated". It
-imports nothing of the guard, and works with any HTTP client:
+It answers the calls that :func:`served_calls` lists (`crm-guard simulate --served`), and refuses
+them the way CRM does while Zia looks at a record's image. Any other path or method gets CRM's
+answer to an unknown one, with the words "not simulated". It imports nothing of the guard, and works
+with any HTTP client:
 
     import requests
     from crm_guard.simulator import Simulator
@@ -35,8 +36,8 @@ As a pytest fixture, with a clock that the test moves:
 
 :class:`Engine` is the same CRM without a socket: give it a :class:`Request`, get a :class:`Reply`.
 
-Programs in other languages set and read its state over HTTP, with `Simulator(control=True)` or the command
-`crm-guard simulate`: see :mod:`crm_guard.simulator.control`.
+Programs in other languages set and read its state over HTTP, with `Simulator(control=True)` or the
+command `crm-guard simulate`: see :mod:`crm_guard.simulator.control`.
 
 All times are seconds. Every public method is thread-safe.
 """

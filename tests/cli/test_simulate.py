@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from crm_guard.cli import simulate
+from crm_guard.simulator import served_calls
 
 READY = "Try:"
 ROW = '{"data": [{"Company": "Zylker"}]}'
@@ -238,3 +239,10 @@ def test_a_bad_start_state_ends_with_2_and_one_line_that_names_file_and_place(
     ran = crm_guard_command("simulate", "--port", "0", "--seed", str(seed))
     assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert ran.err.startswith(f"crm-guard: {seed}: {said}")
+
+
+def test_the_calls_that_are_served_can_be_listed(crm_guard_command):
+    ran = crm_guard_command("simulate", "--served")
+    *calls, rest = ran.out.splitlines()
+    assert (ran.status, calls) == (0, [str(call) for call in served_calls()])
+    assert "not simulated" in rest
