@@ -46,14 +46,24 @@ Operate it:
 Test code that uses it: the pytest fixtures and the clock of `crm_guard.testing`, the embedded CRM
 of `crm_guard.simulator`.
 
-`help()` of each name tells all of it. By topic, with examples: `crm-guard help` in a terminal, or
-the docstrings of `crm_guard.mounting`, `crm_guard.errors`, `crm_guard.bulk`, `crm_guard.remaining`
-(task queues), `crm_guard.locks` (many callers), `crm_guard.instrumentation` (logs, metrics, a clean
-stop) and `crm_guard.adapter` (limits, cost).
+`help()` of each name tells all of it. By topic, with examples, `crm-guard help` in a terminal, or
+`help()` of:
+
+- `crm_guard.mounting`: other clients, adapters and `Retry` policies;
+- `crm_guard.GuardSettings`: every setting and its default;
+- `crm_guard.errors`: what raises and when, each refusal;
+- `crm_guard.bulk`: many rows; `crm_guard.remaining`: task queues; `crm_guard.locks`: many callers,
+  Redis;
+- `crm_guard.instrumentation`: logs, metrics, traces; `crm_guard.clock`: a clean stop (SIGTERM);
+- `crm_guard.testing`: pytest fixtures; `crm_guard.simulator`, `crm_guard.simulator.control`: the
+  embedded CRM;
+- `crm_guard.adapter`: how it works, limits, cost;
+- `crm_guard.cli.explain`, `crm_guard.cli.sync`: the commands.
 """
 
 import importlib
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,7 +80,7 @@ if TYPE_CHECKING:
     from crm_guard.row_results import RowResult, RowState, UnfinishedRow, WriteCounts
     from crm_guard.settings import GuardSettings, SettingsError, load_settings
 
-    # For type checkers alone: with it, `help(crm_guard)` would print every class in full, 2,000 lines.
+    # For type checkers. At run time `__getattr__` gives it.
     __all__ = [
         "CRM_PREFIXES",
         "ApprovalCase",
@@ -128,6 +138,9 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 if not TYPE_CHECKING:  # a type checker would take any name for one of ours
 
     def __getattr__(name: str) -> Any:
+        # Not for `help(crm_guard)`, which would then print every class in full: 2,000 lines.
+        if name == "__all__" and sys._getframe(1).f_globals.get("__name__") != "pydoc":  # noqa: SLF001
+            return [*_MODULES]
         if name not in _MODULES:
             message = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(message)

@@ -1,8 +1,4 @@
-"""Clocks, waits that can be interrupted, and how a process stops waiting.
-
-Everything that waits takes a `Clock`, so that tests can control time, and sleeps on a `Wake`, which
-`Stops` can set. Instants are `float` seconds on a monotonic scale with an arbitrary origin;
-timeouts are `float` seconds.
+"""How a process stops waiting, and the clocks on which it waits.
 
 A clean stop. Between SIGTERM and SIGKILL a process has some seconds.
 `crm_guard.stop_waiting(for_good=True)`, in a signal handler too, ends all waits at once, and calls
@@ -57,8 +53,9 @@ after a SIGKILL, what was kept before is written again::
                 new.replace(kept)
 
 gunicorn has no hook for SIGTERM in a worker, so its configuration puts one before the worker's own.
-A worker of the class `sync` that waits longer than gunicorn's `timeout` is ended in the middle of
-its call: that must be above the guard's own `timeout` (120 s)::
+A worker of the class `sync` that takes longer than gunicorn's `timeout` is ended in the middle of
+its call: that must be above what a call may take, which is the guard's own `timeout` (120 s), a
+send before and one after it, and 5 seconds of diagnosis::
 
     # gunicorn.conf.py
     import signal
@@ -95,6 +92,10 @@ or `solo`; then add this::
 
 Children of the `prefork` pool hear nothing of SIGTERM: there, do not wait. Leave `task_acks_late`
 off: a task whose worker is killed would be run again, and may have written.
+
+For tests: everything that waits takes a `Clock`, and sleeps on a `Wake`, which `Stops` can set.
+Instants are `float` seconds on a monotonic scale with an arbitrary origin; timeouts are `float`
+seconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a call raises, when, and what each refusal means.
 
-Every error of a call is a `requests.HTTPError` with `.response`, `.request`, `.report`, `.outcomes`
-and `.hint`, so existing `except requests.RequestException` keeps working::
+Every error of the guard is a `requests.HTTPError` with `.response`, `.request`, `.report`,
+`.outcomes` and `.hint`, so existing `except requests.RequestException` keeps working::
 
     import requests
     import crm_guard

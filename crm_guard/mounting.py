@@ -116,6 +116,7 @@ class _Prefixes(tuple[str, ...]):
     """A tuple of URLs that signatures show by its name."""
 
     __slots__ = ()
+    __str__ = tuple.__repr__
 
     def __repr__(self) -> str:
         return "CRM_PREFIXES"
@@ -127,7 +128,7 @@ CRM_PREFIXES: Final[tuple[str, ...]] = _Prefixes(
 """Every known host of the CRM API: production, sandbox and developer edition, in each data centre.
 
 From Zoho's Python SDK (2026); the last three data centres are documented by third parties only.
-`print(*CRM_PREFIXES)` shows them.
+`print(CRM_PREFIXES)` shows them.
 """
 
 _SHARED_POOL: Final = {"pool_maxsize": 32}

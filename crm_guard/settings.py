@@ -98,7 +98,8 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
         crm_guard.mount_guard(requests.Session(), settings=settings)
 
     Without `settings`, `load_settings()` reads them: arguments before environment (`CRM_GUARD_TIMEOUT=30`) before a
-    mapping or a TOML file (`[tool.crm_guard]`) before the defaults::
+    mapping or a TOML file (`[tool.crm_guard]`) before the defaults. An unknown key or a bad value is named,
+    with its origin and what is allowed::
 
         import crm_guard
 
@@ -146,7 +147,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
             through unread, so 0 disables the guard. Default: 8388608, 8 MiB.
         path_pattern: Regular expression for the URL paths of CRM calls, matched at the beginning of the path. Other
             calls are passed through, as are paths without an API version (`/v8/`): module and record are read from
-            what follows the version. Default: `/crm(/[^/]+)?/v\d+(\.\d+)?/`.
+            what follows the version. "/" is for all paths with one. Default: `/crm(/[^/]+)?/v\d+(\.\d+)?/`.
 
     Raises:
         SettingsError: A value has the wrong type or is out of range, or `wait_max` is less than

@@ -261,6 +261,7 @@ class TestImports:
         "program",
         [
             "import crm_guard",
+            "from crm_guard import *; mount_guard, GuardError",
             "import crm_guard, requests; crm_guard.mount_guard(requests.Session())",
             "import crm_guard; crm_guard.install()",
         ],
@@ -277,7 +278,8 @@ class TestImports:
         assert {name for name in self.imported("import crm_guard") if name.startswith("crm_guard.")} == set()
 
     def test_every_public_name_is_there(self):
-        for name in crm_guard._MODULES:
+        assert sorted(crm_guard.__all__) == sorted(crm_guard._MODULES)
+        for name in crm_guard.__all__:
             assert getattr(crm_guard, name) is getattr(sys.modules[f"crm_guard.{crm_guard._MODULES[name]}"], name)
         assert set(crm_guard._MODULES) <= set(dir(crm_guard))
 

@@ -15,11 +15,11 @@ from crm_guard.cli.demo.plan import FEWEST_RECORDS
 from crm_guard.cli.effective import run_settings
 from crm_guard.cli.explain import Question, read_source, read_text, run_explain
 from crm_guard.cli.help import run_help
+from crm_guard.cli.plain import CommandError
 from crm_guard.cli.simulate import Simulation, run_simulate
 from crm_guard.cli.sync import Sync, options, run_sync
 from crm_guard.cli.sync.call import DEFAULT_VARIABLE, Target
 from crm_guard.cli.sync.source import Empty
-from crm_guard.cli.terminal import CommandError
 from crm_guard.simulator import served_calls
 
 _USAGE_ERROR: Final = 2

@@ -6,17 +6,15 @@ import difflib
 import inspect
 import pydoc
 import re
+import shutil
+import sys
 import textwrap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rich.text import Text
-
-from crm_guard.cli.terminal import CommandError, harmless, make_console
+from crm_guard.cli.plain import CommandError, harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from rich.console import Console
 
 _USAGE_ERROR: Final = 2
 _WIDEST: Final = 100
@@ -24,6 +22,7 @@ _BULLET: Final = "- "
 _EXAMPLE: Final = "::"
 _LONE_EXAMPLE: Final = "\n::\n"
 _INDENT: Final = "    "
+_MARKUP: Final = re.compile(r":(?:class|meth|attr|func|mod):`")
 _SECTION: Final = re.compile(r"(Args|Attributes|Returns|Raises|Yields):")
 _ENTRY: Final = re.compile(r" {4}(?! )[^:]{1,60}:")
 
@@ -70,31 +69,41 @@ TOPICS: Final = {
 
 
 def run_help(topic: str | None) -> None:
-    """Print a page, or the list of them.
+    """Print a page, or the list of them. Needs no package of the extra, but for the pages of commands.
 
     Raises:
-        CommandError: There is no such topic.
+        CommandError: There is no such topic, or its page is that of a command whose extra is missing.
     """
-    console = make_console()
-    if topic is None:
-        _list_topics(console)
-        return
+    lines = _list_of_topics() if topic is None else _page(topic.lower())
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+
+
+def _list_of_topics() -> Iterator[str]:
+    yield "crm-guard help TOPIC prints a page of the reference; help(crm_guard) in Python names all."
+    yield ""
+    width = max(map(len, TOPICS))
+    yield from (f"{name:<{width}}  {topic.summary}" for name, topic in TOPICS.items())
+    yield ""
+    yield "The options of a command: crm-guard COMMAND --help"
+
+
+def _page(topic: str) -> Iterator[str]:
     if topic not in TOPICS:
         raise CommandError(_unknown(topic), _USAGE_ERROR)
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
     for number, name in enumerate(TOPICS[topic].names):
-        console.print(Text(f"\n{name}\n" if number else f"{name}\n", "bold"))
-        for line in reflow(inspect.getdoc(pydoc.locate(name)) or "", min(console.width, _WIDEST)):
-            console.print(Text(line), soft_wrap=True)
+        yield from (("", "", name, "") if number else (name, ""))
+        yield from reflow(_docstring(name), width)
 
 
-def _list_topics(console: Console) -> None:
-    console.print(
-        "crm-guard help TOPIC prints a page of the reference; `help(crm_guard)` in Python names all of it.\n"
-    )
-    width = max(map(len, TOPICS))
-    for name, topic in TOPICS.items():
-        console.print(Text.assemble((f"{name:<{width}}", "bold"), f"  {topic.summary}"))
-    console.print("\nThe options of a command: crm-guard COMMAND --help")
+def _docstring(name: str) -> str:
+    try:
+        found = pydoc.locate(name)
+    except pydoc.ErrorDuringImport as error:
+        message = f"{name} needs the extra: pip install 'crm-guard[cli]' ({error.value})"
+        raise CommandError(message, _USAGE_ERROR) from error
+    return inspect.getdoc(found) or ""
 
 
 def _unknown(topic: str) -> str:
@@ -112,7 +121,7 @@ def reflow(page: str, width: int) -> Iterator[str]:
     """
     filling: list[str] = []
     in_section = False
-    for line in [*page.replace(_LONE_EXAMPLE, "").splitlines(), ""]:
+    for line in [*_MARKUP.sub("`", page).replace(_LONE_EXAMPLE, "").splitlines(), ""]:
         in_section = bool(_SECTION.fullmatch(line)) or (in_section and line.startswith(_INDENT))
         is_verbatim = not line.strip() or (line.startswith(" ") and not in_section and not _in_list(filling))
         if is_verbatim or _begins(line, in_section):

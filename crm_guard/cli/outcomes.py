@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from crm_guard.cli.terminal import harmless
+from crm_guard.cli.plain import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

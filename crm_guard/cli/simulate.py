@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from crm_guard._base.codes import CLIENT_ERROR
-from crm_guard.cli.terminal import CommandError, harmless, make_console
+from crm_guard.cli.plain import CommandError, harmless
+from crm_guard.cli.terminal import make_console
 from crm_guard.simulator import Reply, Request, Simulator, State
 from crm_guard.simulator.control import PREFIX
 from crm_guard.simulator.forms import OPTIONS

@@ -1,4 +1,4 @@
-"""Terminal output of the commands: consoles, symbols, and text that is safe to print."""
+"""Terminal output of the commands: consoles, symbols, JSON."""
 
 from __future__ import annotations
 
@@ -28,14 +28,6 @@ class Signs(NamedTuple):
 _UNICODE: Final = Signs("✓", "✗", "◔", "→", "·", "…")
 _BLANKS: Final = re.compile(r"(?<! ) +$", re.MULTILINE)  # linear: an inner run of blanks is scanned once
 _ASCII: Final = Signs("+", "x", "~", ">", ".", "...")
-
-
-class CommandError(Exception):
-    """A command failed: one line for the user, and the exit status."""
-
-    def __init__(self, message: str, status: int = 1) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class TrailingBlankFilter:
@@ -75,8 +67,3 @@ def signs(console: Console) -> Signs:
 def write_json(document: Mapping[str, Any]) -> None:
     """Write one JSON document to standard output."""
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
-
-
-def harmless(text: str) -> str:
-    """Return `text` on one line and without control characters: untrusted text must not control a terminal."""
-    return "".join(sign if sign.isprintable() else "�" for sign in " ".join(text.split()))

@@ -14,7 +14,7 @@ import pytest
 
 from crm_guard.cli.explain import Explanation, Question, explain
 from crm_guard.cli.explain.reader import read_paste
-from crm_guard.cli.terminal import CommandError
+from crm_guard.cli.plain import CommandError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from crm_guard.cli.explain import Question, explain
 from crm_guard.cli.explain.show import understood
-from crm_guard.cli.terminal import CommandError, TrailingBlankFilter
+from crm_guard.cli.plain import CommandError
+from crm_guard.cli.terminal import TrailingBlankFilter
 
 LOCKED = {"code": "RECORD_LOCKED", "status": "error", "message": "", "details": {"id": "7"}}
 BODY = json.dumps({"data": [LOCKED]})

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from crm_guard.cli.plain import CommandError
 from crm_guard.cli.sync.failures import _Writer
 from crm_guard.cli.sync.lines import _LONGEST
 from crm_guard.cli.sync.signals import Stop, Stopped, handled
 from crm_guard.cli.sync.source import Format, opened
-from crm_guard.cli.terminal import CommandError
 from crm_guard.simulator import Simulator, State
 from tests.bulk.world import until
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import pydoc
 import re
@@ -57,10 +58,17 @@ def test_help_of_every_public_name_works(name):
     assert rendered(getattr(crm_guard, name))
 
 
+def test_help_of_the_package_names_where_each_page_is():
+    pages = {name for topic in TOPICS.values() for name in topic.names[:1]}
+    assert [
+        name for name in sorted(pages) if f"`{name}`" not in inspect.getdoc(crm_guard) and name != "crm_guard"
+    ] == []
+
+
 def test_the_signature_of_mount_guard_names_the_prefixes():
     assert "prefixes: 'str | Iterable[str]' = CRM_PREFIXES," in str(inspect.signature(crm_guard.mount_guard))
     assert tuple(crm_guard.CRM_PREFIXES) == crm_guard.CRM_PREFIXES
-    assert "https://www.zohoapis.com/" in crm_guard.CRM_PREFIXES
+    assert "https://www.zohoapis.com/" in str(crm_guard.CRM_PREFIXES)
 
 
 def test_help_of_the_settings_tells_each_default():
@@ -89,7 +97,8 @@ def test_a_page_has_the_whole_docstring(topic, width, monkeypatch, capsys):
     assert main(["help", topic]) == 0
     printed = capsys.readouterr().out
     for name in TOPICS[topic].names:
-        words = re.sub(r"::(?=\s)", ":", inspect.getdoc(pydoc.locate(name)).replace("\n::\n", "")).split()
+        doc = re.sub(":(class|meth|attr|func|mod):`", "`", inspect.getdoc(pydoc.locate(name)))
+        words = re.sub(r"::(?=\s)", ":", doc.replace("\n::\n", "")).split()
         assert " ".join(words) in " ".join(printed.split())
 
 
@@ -129,3 +138,17 @@ def test_an_unknown_topic_is_one_line_with_the_nearest(capsys):
     assert "\x1b" not in said.err
     assert main(["help", "setings"]) == 2
     assert "Did you mean settings?" in capsys.readouterr().err
+
+
+def test_the_case_of_a_topic_does_not_matter(capsys):
+    assert main(["help", "Errors"]) == 0
+    assert capsys.readouterr().out.startswith("crm_guard.errors\n")
+
+
+@pytest.mark.parametrize("topic", [[], ["testing"], ["SETTINGS"]])
+def test_the_reference_needs_no_extra(monkeypatch, capsys, topic):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert main(["help", *topic]) == 0
+    assert "crm_guard" in capsys.readouterr().out
+    assert main(["help", "nonsense"]) == 2
+    assert capsys.readouterr().err.startswith("crm-guard: no topic 'nonsense'")

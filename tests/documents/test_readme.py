@@ -89,6 +89,6 @@ def test_it_names_every_error_and_the_ways_in():
 def test_the_defaults_that_it_gives_are_those_of_the_settings():
     settings = crm_guard.GuardSettings()
     text = " ".join(README.split())
-    waits = f"waits of {settings.wait_initial:.0f} to {settings.wait_max:.0f} s"
+    waits = f"waits of {settings.wait_initial * (1 - settings.wait_jitter):g} to {settings.wait_max:.0f} s"
     assert f"{settings.attempts} `attempts` within a `timeout` of {settings.timeout:.0f} s, {waits}" in text
     assert f"lists all {len(crm_guard.GuardSettings.__struct_fields__)}" in text

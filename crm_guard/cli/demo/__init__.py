@@ -20,7 +20,8 @@ from crm_guard.cli.demo.opening import show_opening
 from crm_guard.cli.demo.plan import Planner
 from crm_guard.cli.demo.summary import announce_bulk, document, show_bulk, show_checks, show_day, show_unguarded
 from crm_guard.cli.demo.unguarded import Twins
-from crm_guard.cli.terminal import CommandError, make_console, write_json
+from crm_guard.cli.plain import CommandError
+from crm_guard.cli.terminal import make_console, write_json
 from crm_guard.settings import GuardSettings, load_settings
 from crm_guard.simulator import Simulator
 

@@ -12,7 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from crm_guard.cli.terminal import harmless, signs
+from crm_guard.cli.plain import harmless
+from crm_guard.cli.terminal import signs
 from crm_guard.events import EventKind
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import requests
 
-from crm_guard.cli.terminal import CommandError
+from crm_guard.cli.plain import CommandError
 from crm_guard.instrumentation import instrument
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from crm_guard._protocol.request_records import read_request
 from crm_guard.cli.explain.mentions import GUARDED_CODE
 from crm_guard.cli.explain.pasted import Facts, Pasted
 from crm_guard.cli.explain.reader import read_paste
-from crm_guard.cli.terminal import CommandError
+from crm_guard.cli.plain import CommandError
 from crm_guard.remediation import candidates, hint_for_case, hint_for_lock, hint_for_recheck
 from crm_guard.settings import load_settings
 

@@ -10,7 +10,8 @@ from rich.text import Text
 from crm_guard._base.codes import CLIENT_ERROR
 from crm_guard.cli.explain.meaning import Explanation, Question, explain
 from crm_guard.cli.outcomes import UNNAMED_LOCK, Verdict, as_json, full_line, listed, verdict
-from crm_guard.cli.terminal import CommandError, harmless, make_console, signs, write_json
+from crm_guard.cli.plain import CommandError, harmless
+from crm_guard.cli.terminal import make_console, signs, write_json
 from crm_guard.remediation import harmless_state
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from crm_guard.cli.explain.mentions import GUARDED_CODE, only_code
-from crm_guard.cli.terminal import CommandError, harmless
+from crm_guard.cli.plain import CommandError, harmless
 
 _USAGE_ERROR: Final = 2
 _MOST_BYTES: Final = 64 * 1024 * 1024

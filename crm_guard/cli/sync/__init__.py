@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 import requests
 
 from crm_guard._base.codes import UNAUTHORIZED
+from crm_guard.cli.plain import CommandError, harmless
 from crm_guard.cli.sync.call import Method, Token, call_of
 from crm_guard.cli.sync.failures import failures_file
 from crm_guard.cli.sync.lines import InputError
@@ -33,7 +34,7 @@ from crm_guard.cli.sync.run import Run
 from crm_guard.cli.sync.signals import Stop, Stopped, handled
 from crm_guard.cli.sync.source import Empty, bad, opened
 from crm_guard.cli.sync.summary import show_summary, summary_document
-from crm_guard.cli.terminal import CommandError, harmless, make_console, write_json
+from crm_guard.cli.terminal import make_console, write_json
 from crm_guard.mounting import mount_guard
 from crm_guard.outcomes import GiveUpReason
 from crm_guard.report import GuardError

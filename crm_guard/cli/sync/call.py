@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from requests.auth import AuthBase
 
-from crm_guard.cli.terminal import CommandError, harmless
+from crm_guard.cli.plain import CommandError, harmless
 
 if TYPE_CHECKING:
     from requests import PreparedRequest

@@ -6,9 +6,9 @@ import csv
 import re
 from typing import TYPE_CHECKING, Final
 
+from crm_guard.cli.plain import harmless
 from crm_guard.cli.sync.entry import Entry
 from crm_guard.cli.sync.lines import InputError
-from crm_guard.cli.terminal import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

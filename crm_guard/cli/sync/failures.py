@@ -9,9 +9,9 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from crm_guard.cli.plain import CommandError, harmless
 from crm_guard.cli.sync.entry import UNCERTAIN
 from crm_guard.cli.sync.source import Format
-from crm_guard.cli.terminal import CommandError, harmless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

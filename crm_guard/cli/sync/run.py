@@ -7,11 +7,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from crm_guard.bulk import write_records
+from crm_guard.cli.plain import CommandError, harmless
 from crm_guard.cli.sync.entry import EntryId
 from crm_guard.cli.sync.lines import InputError
 from crm_guard.cli.sync.signals import Stopped
 from crm_guard.cli.sync.tally import Failure, Tally
-from crm_guard.cli.terminal import CommandError, harmless
 from crm_guard.report import GuardError
 
 if TYPE_CHECKING:

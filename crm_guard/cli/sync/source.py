@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from crm_guard.cli.plain import CommandError, harmless
 from crm_guard.cli.sync.csv_rows import CsvRows
 from crm_guard.cli.sync.json_rows import JsonRows
 from crm_guard.cli.sync.lines import InputError, Lines
-from crm_guard.cli.terminal import CommandError, harmless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from crm_guard.cli.plain import harmless
 from crm_guard.cli.sync.tally import State
-from crm_guard.cli.terminal import harmless, signs
+from crm_guard.cli.terminal import signs
 
 if TYPE_CHECKING:
     from pathlib import Path
