@@ -55,8 +55,8 @@ def _mandatory() -> Mapping[str, Sequence[str]]:
 class Options:
     """How the simulated CRM behaves.
 
-    By default it takes any token, has no limits and no latency, checks no image, and answers as production does. Its
-    log keeps the latest 10,000 calls, at most 64 MiB of them; it takes bodies of up to 32 MiB.
+    By default it takes any token, has no limits and no latency, checks no image, and answers as production does.
+    Its log keeps the latest 10,000 calls, at most 64 MiB of them; it takes bodies of up to 32 MiB.
 
     Attributes:
         clock: Time source, in seconds on a monotonic scale.
