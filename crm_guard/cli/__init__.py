@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _NEEDED: Final = ("typer", "rich")
 _USAGE_ERROR: Final = 2
+_INTERRUPTED: Final = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,9 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing:
         sys.stderr.write(f"crm-guard needs {', '.join(missing)}: pip install 'crm-guard[cli]'\n")
         return _USAGE_ERROR
-    from crm_guard.cli.app import run  # noqa: PLC0415 (imports the extra)
+    try:
+        from crm_guard.cli.app import run  # noqa: PLC0415 (imports the extra)
 
-    return run(arguments)
+        return run(arguments)
+    except KeyboardInterrupt:  # during the imports
+        sys.stderr.write("crm-guard: interrupted\n")
+        return _INTERRUPTED
 
 
 def _help(topic: str | None) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import json
 import shlex
 import signal
@@ -24,6 +23,7 @@ from crm_guard.simulator.control import PREFIX
 from crm_guard.simulator.forms import OPTIONS
 from crm_guard.simulator.inputs import SECONDS, InputError, read_object
 from crm_guard.simulator.seeds import Seed, load_seed
+from crm_guard.simulator.server import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -162,6 +162,9 @@ def run_simulate(order: Simulation, *, as_document: bool) -> None:
 
 
 def _listen(crm: Simulator, host: str, port: int) -> None:
+    if not host:
+        message = "--host is empty: give an address or name to listen on, such as 127.0.0.1"
+        raise CommandError(message, _USAGE_ERROR)
     try:
         crm.start()
     except (OSError, UnicodeError) as error:
@@ -169,16 +172,9 @@ def _listen(crm: Simulator, host: str, port: int) -> None:
         what = f"port {port}" if busy else f"host {harmless(host)}"
         message = f"{what} is not available: {getattr(error, 'strerror', None) or error}"
         raise CommandError(message) from error
-    if not _is_loopback(host):
+    if not is_loopback(host):
         warning = f"warning: --host {harmless(host)}: whoever reaches this port may read and change everything"
         sys.stderr.write(f"crm-guard: {warning}\n")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _announce(crm: Simulator, start: _Start) -> None:

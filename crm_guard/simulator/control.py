@@ -2,7 +2,8 @@
 
 `crm-guard simulate` answers it below /__simulator, on the port of the CRM; in Python,
 `Simulator(control=True)` does. It needs no token, costs no credits, meets no fault, latency or
-limit, and its calls are not in the call log.
+limit, and its calls are not in the call log. Where the simulator listens on loopback alone, it
+answers no page of a web site: Host must be an address or localhost, and Origin that host.
 
     crm-guard simulate --port 8070 --records 0    # on 127.0.0.1 alone, without any record
     curl http://127.0.0.1:8070/__simulator        # this page
@@ -71,7 +72,8 @@ all of them.
   times        How many matching calls to hit: 1 by default, null for every one.
   after        Matching calls that pass before.
   method       Only calls with this HTTP method.
-  path         Only calls in whose path this regular expression is found.
+  path         Only calls in whose path this text is found; * in it stands for anything, ^ at its
+               beginning and $ at its end for those of the path.
   applied      Whether CRM does what the call asks all the same. By default only where the answer
                is the true one, spoiled.
   seconds      How late a slow answer is, in real time. Required there.
@@ -89,8 +91,9 @@ WHAT HAPPENED
 counts shows writes applied and calls refused, both by record id, answered (calls), credits_spent,
 credits_remaining and max_concurrent. calls shows what came in and what was answered, in order and
 numbered from 1: those behind the number since, at most limit (100 by default, up to 1000). Go on
-with since=next while more is true. The values of Authorization and Cookie headers are hidden, and
-so is what calls for a token hold.
+with since=next while more is true; a number that no call has yet, as after a reset, counts as 0.
+Headers and parameters that are named like secrets are hidden, and so is what calls for a token
+hold.
 
 ACCESS AND TIME
 
@@ -116,8 +119,8 @@ the start, with the records and faults of --seed, whose seconds count from now.
 ERRORS
 
 Bad input changes nothing. Errors are {"error": {"message", "field", "value", "allowed"}}, of which
-message is always there: 400 for bad input, 404 for an unknown path or record, 405 for a wrong
-method, 409 for a taken id, or a clock that cannot be advanced.
+message is always there: 400 for bad input, 404 for an unknown path or record, 403 for
+pages of web sites, 405 for a wrong method, 409 for a taken id, or a clock that cannot be advanced.
 
 IN A TEST
 
@@ -137,11 +140,12 @@ crm_guard.simulator.Options but for the clock.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from .inputs import InputError
 from .messages import Reply
@@ -165,10 +169,14 @@ class Control:
     Args:
         engine: The CRM.
         plant: Fills a new engine at a reset, as the first one was filled; `None` for an empty CRM.
+        guarded: Whether requests that a page of a web site may have made are refused.
     """
 
-    def __init__(self, engine: Engine, plant: Callable[[Engine], object] | None = None) -> None:
+    def __init__(
+        self, engine: Engine, plant: Callable[[Engine], object] | None = None, *, guarded: bool = True
+    ) -> None:
         self._engine = engine
+        self._guarded = guarded
         self._plant = plant
         self._born = engine.now()
 
@@ -178,6 +186,9 @@ class Control:
 
     def handle(self, request: Request) -> Reply:
         """Answer one request whose path it owns. Bad input is answered, never raised."""
+        if self._guarded and is_foreign(request):
+            message = "this comes from a page of a web site, or under a name that is not localhost"
+            return as_json(HTTPStatus.FORBIDDEN, {"error": {"message": message}})
         try:
             return self._answer("GET" if request.method == "HEAD" else request.method, request)
         except InputError as error:
@@ -216,6 +227,24 @@ class Control:
             raise _wrong_method(method, PREFIX, ["GET"])
         headers = {"Content-Type": "text/plain; charset=utf-8"}
         return Reply(status=HTTPStatus.OK, headers=headers, body=page(request.header("Host")).encode())
+
+
+def is_foreign(request: Request) -> bool:
+    """Return whether a page of a web site may have made a request: browsers send its `Origin`, or its `Host`.
+
+    Such a page can reach the loopback interface, also under a name of its own (DNS rebinding).
+    """
+    host = request.header("Host") or "localhost"
+    origin = request.header("Origin")
+    return not is_local_name(urlsplit(f"//{host}").hostname or "") or origin not in (None, f"http://{host}")
+
+
+def is_local_name(name: str) -> bool:
+    """Return whether a host is an address, or `localhost`: no name that somebody else may give to this machine."""
+    try:
+        return name == "localhost" or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def page(host: str | None = None) -> str:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
 from . import actions, composite, coql, locking, org, photos, reads, related, search, territories, writes
-from .faults import Fault, applies, encode, kind_of
+from .faults import Fault, PathText, applies, encode, kind_of
 from .messages import (
     JSON_TYPE,
     Call,
@@ -463,7 +463,7 @@ class Engine:
         after: int = 0,
         times: int | None = 1,
         method: str | None = None,
-        path: str | None = None,
+        path: str | PathText | None = None,
         applied: bool | None = None,
         seconds: float = 0.0,
         retry_after: float | None = None,
@@ -480,7 +480,7 @@ class Engine:
             after: Matching calls that pass first.
             times: Matching calls that are hit then; `None` for every one.
             method: Only calls with this HTTP method.
-            path: Only calls in whose path this regular expression is found.
+            path: Only calls in whose path this regular expression, or this text, is found.
             applied: Whether CRM does what the call asks before the fault strikes. `None`: yes for `slow` and
                 the four that change items, which are true answers spoiled on the way; no for all others.
             seconds: How late a `slow` answer is, in seconds.
@@ -501,7 +501,7 @@ class Engine:
             after=after,
             times=times,
             method=None if method is None else method.upper(),
-            path=None if path is None else re.compile(path),
+            path=re.compile(path) if isinstance(path, str) else path,
             applied=applies(known, applied),
             seconds=seconds,
             retry_after=retry_after,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .messages import JSON_TYPE, Json, Reply, Request, bare, invalid_token, too_many_requests
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Mapping, Sequence
 
 FOREIGN_ID = "999999000000999999"
@@ -64,6 +63,47 @@ _NEED_AN_ANSWER = frozenset(
 _ALIASES = {"close": "drop", "truncate": "truncated"}
 
 
+class PathFilter(Protocol):
+    """Which paths a fault is for: a compiled regular expression, or a :class:`PathText`."""
+
+    @property
+    def pattern(self) -> str:
+        """What was asked for."""
+
+    def search(self, path: str, /) -> object:
+        """Return something true if it is in the path."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathText:
+    """Finds a text in time that grows with the path alone: for texts from outside, which may mean harm.
+
+    Attributes:
+        pattern: The text; `*` stands for any characters, `^` at its beginning and `$` at its end for those of the
+            path.
+    """
+
+    pattern: str
+
+    def search(self, path: str) -> bool:
+        """Return whether the text is in the path."""
+        pieces = self.pattern.removeprefix("^").removesuffix("$").split("*")
+        at = 0
+        if self.pattern.startswith("^"):
+            at = len(pieces[0])
+            if not path.startswith(pieces.pop(0)):
+                return False
+        end = pieces.pop() if self.pattern.endswith("$") and pieces else None
+        for piece in pieces:
+            found = path.find(piece, at)
+            if found < 0:
+                return False
+            at = found + len(piece)
+        if end is None:
+            return at == len(path) or not self.pattern.endswith("$")
+        return path.endswith(end) and at + len(end) <= len(path)
+
+
 @dataclass(kw_only=True)
 class Fault:
     """One planned fault; returned by :meth:`Engine.fault` so that a test can ask how often it struck.
@@ -73,7 +113,7 @@ class Fault:
         after: Matching calls still let through.
         times: Calls still to be hit; `None` for every one.
         method: HTTP method that it is limited to, or `None`.
-        path: Regular expression that is searched for in the path, or `None`.
+        path: What is searched for in the path, or `None`.
         applied: Whether CRM does its work before the fault strikes.
         seconds: Delay of `slow`, in seconds.
         retry_after: Seconds that a `429` tells the client to wait, or `None`.
@@ -87,7 +127,7 @@ class Fault:
     after: int = 0
     times: int | None = 1
     method: str | None = None
-    path: re.Pattern[str] | None = None
+    path: PathFilter | None = None
     applied: bool = False
     seconds: float = 0.0
     retry_after: float | None = None
@@ -110,7 +150,7 @@ class Fault:
     def _concerns(self, request: Request) -> bool:
         if self.method is not None and self.method != request.method:
             return False
-        return self.path is None or self.path.search(request.path) is not None
+        return self.path is None or bool(self.path.search(request.path))
 
     @property
     def needs_answer(self) -> bool:

@@ -16,7 +16,7 @@ from .inputs import (
     MEMBERS,
     METHOD,
     MODULE,
-    PATTERN,
+    PATH_TEXT,
     PLAIN,
     RECORD_ID,
     SECONDS,
@@ -45,7 +45,7 @@ def _mandatory(value: Any) -> Mapping[str, list[str]]:
 
 STATE = choice(*State)
 _REFUSING = choice(*CAUSES)
-_ENDS: Mapping[str, Rule] = {"locked_for": SECONDS.or_null(), "refusals": COUNT.or_null()}
+_ENDS: Mapping[str, Rule] = {"locked_for": SECONDS.or_null(), "refusals": whole(1).or_null()}
 
 RECORD: Mapping[str, Rule] = {
     "module": MODULE.needed(),
@@ -69,7 +69,7 @@ FAULT: Mapping[str, Rule] = {
     "after": COUNT,
     "times": COUNT.or_null("null for every call"),
     "method": METHOD.or_null(),
-    "path": PATTERN.or_null(),
+    "path": PATH_TEXT.or_null(),
     "applied": BOOLEAN.or_null(),
     "seconds": DELAY,
     "retry_after": SECONDS.or_null(),

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .faults import PathText
 from .messages import Json, read_json
 
 if TYPE_CHECKING:
@@ -239,13 +240,8 @@ def _members(value: Any) -> Json:
     return dict(_plain(_if(isinstance(value, Mapping), value)))
 
 
-def _pattern(value: Any) -> str:
-    try:
-        re.compile(_if(isinstance(value, str) and len(value) <= _LONGEST_PATTERN, value))
-    except (re.error, OverflowError, RecursionError, Warning) as error:
-        msg = f"{_shown(value)} is no regular expression: {error}"
-        raise InputError(msg, field="", allowed=PATTERN.allowed) from None
-    return str(value)
+def _path_text(value: Any) -> PathText:
+    return PathText(_if(isinstance(value, str) and 0 < len(value) <= _LONGEST_PATTERN, value))
 
 
 def _base64(value: Any) -> bytes:
@@ -269,7 +265,7 @@ BOOLEAN = Rule("true or false", lambda value: _if(isinstance(value, bool), value
 MEMBERS = Rule("an object of names to values, without dates and infinite numbers", _members)
 PLAIN = Rule("a text, or a JSON value without infinite numbers", _plain)
 BASE64 = Rule("a text in base64, on one line", _base64)
-PATTERN = Rule(f"a regular expression of at most {_LONGEST_PATTERN} characters", _pattern)
+PATH_TEXT = Rule(f"a text of 1 to {_LONGEST_PATTERN} characters", _path_text)
 METHOD = text(r"[A-Za-z]{1,20}", "an HTTP method, like PUT")
 HEADERS = Rule("an object of names to printable texts; not Content-Length, Transfer-Encoding, Connection", _headers)
 SECONDS = seconds()

@@ -180,9 +180,10 @@ def _accept_new(ask: Ask) -> Reply:
 
 def _calls(ask: Ask) -> Reply:
     asked = {"since": 0, "limit": _CALLS, **ask.query({"since": whole(0), "limit": whole(1, _MOST_CALLS)})}
-    found = ask.engine.calls_after(asked["since"])
+    since = asked["since"] if asked["since"] <= ask.engine.answered else 0  # else the log was reset meanwhile
+    found = ask.engine.calls_after(since)
     shown = found[: asked["limit"]]
-    following = shown[-1][0] if shown else asked["since"]
+    following = shown[-1][0] if shown else since
     views = [call_view(number, call) for number, call in shown]
     return as_json(200, {"calls": views, "next": following, "more": len(found) > len(shown)})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import threading
 from typing import TYPE_CHECKING, Self, Unpack
@@ -23,6 +24,14 @@ _BACKLOG = 512
 _POLL_SECONDS = 0.003
 _JOIN_SECONDS = 5.0
 _FROM_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (an address to listen on is none to call)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host to listen on is reached from this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Simulator(Engine):
@@ -60,7 +69,7 @@ class Simulator(Engine):
         if plant is not None:
             plant(self)
         self._address = (host, port)
-        self._control = Control(self, plant) if control else None
+        self._control = Control(self, plant, guarded=is_loopback(host)) if control else None
         self._wire = Wire(
             self._serve,
             compresses=self._options.gzip,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import TYPE_CHECKING
 
 from .forms import HasFields
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from .records import Record
 
 HIDDEN = "(hidden)"
-_SECRET = frozenset({"authorization", "proxy-authorization", "cookie"})
+_SECRET = re.compile("auth|cookie|token|secret|key", re.IGNORECASE)
+_QUERY_SECRET = re.compile(r"(?i)(^|&)([^=&]*(?:token|secret|key)[^=&]*)=[^&]*")
+_OAUTH = TOKEN_PATH.rpartition("/")[0]
 
 
 def record_view(record: Record, now: float) -> Json:
@@ -43,14 +46,14 @@ def record_view(record: Record, now: float) -> Json:
 
 def call_view(number: int, call: Call) -> Json:
     """Return an entry of the call log; the bodies of calls for a token are hidden, since they hold secrets."""
-    secret = call.path == TOKEN_PATH
+    secret = call.path.startswith(_OAUTH)
     return {
         "number": number,
         "at": call.at,
         "method": call.method,
         "path": call.path,
-        "query": HIDDEN if secret and call.query else call.query,
-        "headers": {name: HIDDEN if name.lower() in _SECRET else value for name, value in call.headers.items()},
+        "query": HIDDEN if secret and call.query else _QUERY_SECRET.sub(rf"\1\2={HIDDEN}", call.query),
+        "headers": {name: HIDDEN if _SECRET.search(name) else value for name, value in call.headers.items()},
         **_body("body", call.body, secret=secret),
         "status": call.status,
         **_body("response_body", call.response_body, secret=secret),

@@ -38,7 +38,7 @@ END = re.compile(
     r"Without the guard: [^:]+: 5 sends at most, 0\.02 s apart\.\n"
     r"Each call once: +\d+ of 180 records not written.*\n"
     r"Loop on RECORD_LOCKED: \w+ records? written .*; 1 job gave up\n"
-    r" and on NOT_APPROVED:  \d+ records written .*; 8 jobs gave up\n\Z"
+    r"Loop on both codes:    \d+ records written .*; 8 jobs gave up\n\Z"
 )
 SEED = 1
 
@@ -237,7 +237,7 @@ def test_what_happens_without_the_guard_does_not_decide_the_status(monkeypatch, 
         (
             2,
             {"extra": (5, 2, 3), "gave_up": 12},
-            " and on NOT_APPROVED:  3 records written 2 to 5 times; 12 jobs gave up",
+            "Loop on both codes:    3 records written 2 to 5 times; 12 jobs gave up",
         ),
     ],
 )

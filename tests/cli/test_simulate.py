@@ -246,3 +246,9 @@ def test_the_calls_that_are_served_can_be_listed(crm_guard_command):
     *calls, rest = ran.out.splitlines()
     assert (ran.status, calls) == (0, [str(call) for call in served_calls()])
     assert "not simulated" in rest
+
+
+def test_an_empty_host_is_no_address(crm_guard_command):
+    ran = crm_guard_command("simulate", "--host", "", "--port", "0")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith("crm-guard: --host is empty")

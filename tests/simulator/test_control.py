@@ -10,10 +10,12 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 
 from crm_guard.simulator import Engine, EngineOptions, FaultKind, Reply, Request, Simulator
 from crm_guard.simulator import control as reference
 from crm_guard.simulator.control import Control
+from crm_guard.simulator.faults import PathText
 from crm_guard.simulator.forms import FAULT, OPTIONS, RECORD, REFUSE_NEW
 from crm_guard.simulator.resources import RESOURCES
 
@@ -190,8 +192,8 @@ class TestWhatHappened:
         read = [(page["calls"], page["next"], page["more"])
                 for query in ("", "?limit=2", "?since=2", "?since=9")
                 for page in [ask("GET", f"calls{query}").json()]]  # fmt: skip
-        assert [[call["number"] for call in calls] for calls, _, _ in read] == [[1, 2, 3], [1, 2], [3], []]
-        assert [(following, more) for _, following, more in read] == [(3, False), (2, True), (3, False), (9, False)]
+        assert [[call["number"] for call in calls] for calls, _, _ in read] == [[1, 2, 3], [1, 2], [3], [1, 2, 3]]
+        assert [(following, more) for _, following, more in read] == [(3, False), (2, True), (3, False), (3, False)]
         assert read[0][0][0]["path"] == "/crm/v8/Leads/a"
 
     def test_numbers_are_those_of_all_calls_although_the_log_keeps_the_latest(self, ask: Ask, send: Send) -> None:
@@ -318,8 +320,8 @@ BAD = [
     ("faults", {}, "kind", None, "kind is missing: it must be one of reset, drop"),
     ("faults", {"kind": 503}, "kind", 503, "kind=503 must be one of reset"),
     ("faults", {"kind": True}, "kind", True, "kind=true must be one of"),
-    ("faults", {"kind": "reset", "path": "("}, "path", "(", 'path: "(" is no regular expression: missing )'),
-    ("faults", {"kind": "reset", "path": "(" * 900}, "path", "(" * 80 + "...", "path: "),
+    ("faults", {"kind": "reset", "path": ""}, "path", "", 'path="" must be a text of 1 to 1000 characters'),
+    ("records/7/lock", {"refusals": 0}, "refusals", 0, "refusals=0 must be a whole number from 1"),
     ("faults", {"kind": "reset", "path": "a" * 1001}, "path", "a" * 80 + "...", "path="),
     ("faults", {"kind": "reset", "times": -1}, "times", -1, "times=-1 must be a whole number from 0 to"),
     ("faults", {"kind": "reset", "method": "P T"}, "method", "P T", 'method="P T" must be an HTTP method'),
@@ -418,11 +420,11 @@ def test_both_say_the_same_of_each_argument() -> None:
 
 class TestTheReference:
     def test_is_the_page_and_shows_where_it_was_asked(self, ask: Ask) -> None:
-        reply = ask("GET", "", host="crm.test:9000")
+        reply = ask("GET", "", host="10.0.0.7:9000")
         assert reply.headers["Content-Type"].startswith("text/plain")
-        assert "curl http://crm.test:9000/__simulator/records -d" in reply.body.decode()
+        assert "curl http://10.0.0.7:9000/__simulator/records -d" in reply.body.decode()
         assert "127.0.0.1:8070/" not in reply.body.decode()
-        assert ask("HEAD", "", Host="<b>").body.decode() == reference.page() == reference.__doc__
+        assert ask("HEAD", "").body.decode() == reference.page("<b>") == reference.__doc__
 
     def test_names_every_path_key_and_kind(self) -> None:
         page = reference.page()
@@ -445,3 +447,84 @@ class TestTheReference:
                 assert (ran.returncode, ran.stderr) == (0, ""), example
                 assert command[1:] == [f"{crm.url}/__simulator"] or json.loads(ran.stdout)
         assert len(examples) == reference.page().count("    curl ") >= 25
+
+
+class TestPagesOfWebSites:
+    """A browser reaches loopback too: with the `Origin` of its page, or, after DNS rebinding, under its name."""
+
+    FOREIGN = (
+        {"Host": "evil.example:8070"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "127.0.0.1:8070", "Origin": "http://evil.example"},
+        {"Host": "127.0.0.1:8070", "Origin": "null"},
+        {"Origin": "http://evil.example"},
+    )
+    OURS = (
+        {},
+        {"Host": "localhost:8070"},
+        {"Host": "[::1]:8070"},
+        {"Host": "127.0.0.1:8070", "Origin": "http://127.0.0.1:8070"},
+    )
+
+    @pytest.mark.parametrize("headers", FOREIGN)
+    def test_are_refused_and_change_nothing(self, ask: Ask, engine: Engine, headers: dict[str, str]) -> None:
+        status, _, _, message = error(ask("POST", "records", {"module": "Leads"}, **headers))
+        assert (status, dict(engine.records)) == (403, {})
+        assert "web site" in message
+
+    @pytest.mark.parametrize("headers", OURS)
+    def test_are_told_from_programs_of_this_machine(self, ask: Ask, headers: dict[str, str]) -> None:
+        assert ask("POST", "records", {"module": "Leads"}, **headers).status == 201
+
+    def test_are_not_told_where_others_may_connect_by_any_name(self, engine: Engine) -> None:
+        control = Control(engine, guarded=False)
+        request = Request(method="GET", path="/__simulator/counts", headers={"Host": "crm:8070"})
+        assert control.handle(request).status == 200
+
+    @pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 403), ("0.0.0.0", 200)])  # noqa: S104
+    def test_the_address_that_it_listens_on_decides(self, host: str, status: int) -> None:
+        with Simulator(control=True, host=host) as crm:
+            answer = requests.get(f"{crm.url}/__simulator/counts", headers={"Host": "crm:8070"})
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "found"),
+    [
+        ("/Leads", "/crm/v8/Leads/1", True),
+        ("/Deals", "/crm/v8/Leads/1", False),
+        ("/v*/1", "/crm/v8/Leads/1", True),
+        ("/1*/v", "/crm/v8/Leads/1", False),
+        ("^/crm", "/crm/v8", True),
+        ("^crm", "/crm/v8", False),
+        ("^/crm*8", "/crm/v8", True),
+        ("v8$", "/crm/v8", True),
+        ("/crm$", "/crm/v8", False),
+        ("^/crm/v8$", "/crm/v8", True),
+        ("^/crm/v8$", "/crm/v8/Leads", False),
+        ("^/crm*/Leads$", "/crm/v8/Leads", True),
+        ("^/crm/v8*v8$", "/crm/v8", False),
+        ("m*m$", "/m", False),
+        ("(a+)+$", "/crm/" + "a" * 64, False),
+        ("a*b" * 300, "/" + "a" * 60_000, False),
+        ("*", "/", True),
+    ],
+)
+def test_a_text_is_found_in_a_path(text: str, path: str, found: bool) -> None:
+    assert PathText(text).search(path) is found
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(method="POST", path="/oauth/v2/token/revoke", query="token=s3cret"),
+        Request(method="GET", path="/crm/v8/org", query="a=1&access_token=s3cret&b=2"),
+        Request(method="GET", path="/crm/v8/org", headers={"X-Api-Key": "s3cret"}),
+        Request(method="POST", path="/oauth/v2/token", body=b"refresh_token=s3cret"),
+    ],
+)
+def test_no_secret_is_shown_in_the_log(ask: Ask, engine: Engine, request_: Request) -> None:
+    engine.handle(request_)
+    shown = ask("GET", "calls").body.decode()
+    assert "(hidden)" in shown
+    assert "s3cret" not in shown

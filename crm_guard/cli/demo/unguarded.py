@@ -52,7 +52,7 @@ class Habit(NamedTuple):
 HABITS: Final = (
     Habit("single_sends", "Each call once", (b"RECORD_LOCKED", b"NOT_APPROVED"), 1),
     Habit("loop_on_locks", "Loop on RECORD_LOCKED", (b"RECORD_LOCKED",), _MOST_SENDS),
-    Habit("loop_on_refusals", " and on NOT_APPROVED", (b"RECORD_LOCKED", b"NOT_APPROVED"), _MOST_SENDS),
+    Habit("loop_on_refusals", "Loop on both codes", (b"RECORD_LOCKED", b"NOT_APPROVED"), _MOST_SENDS),
 )
 
 
