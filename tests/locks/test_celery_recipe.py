@@ -42,7 +42,7 @@ def worker(server, crm_server, tmp_path):
             yield module_from(tmp_path / "crm_tasks.py"), tmp_path / "worker.log"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def module_from(path):

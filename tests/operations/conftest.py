@@ -54,7 +54,7 @@ def process(*command, cwd, log, **env):
             yield running
         finally:
             running.kill()
-            running.wait(10)
+            running.wait(60)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_a_task_that_waits_ends_with_its_worker_and_the_next_one_writes_the_rest
         if pool == "gevent":  # this pool goes on taking tasks while it shuts down
             assert until(lambda: real_crm.refusals(locked) > 1 or first.poll() is not None), fleet.log.read_text()
             real_crm.unlock(locked)
-        assert first.wait(10) == 0, fleet.log.read_text()
+        assert first.wait(60) == 0, fleet.log.read_text()
     real_crm.unlock(locked)
     if pool == "gevent":
         with fleet.worker("solo"):
@@ -96,7 +96,7 @@ def test_tasks_that_never_wait_are_left_in_the_broker(fleet, real_crm):
     with fleet.worker("prefork") as first:
         assert until(lambda: "Retry in" in fleet.log.read_text()), fleet.log.read_text()
         first.send_signal(signal.SIGTERM)
-        assert first.wait(10) == 0, fleet.log.read_text()
+        assert first.wait(60) == 0, fleet.log.read_text()
     real_crm.unlock(locked)
     with fleet.worker("solo"):
         assert until(lambda: real_crm.writes(locked)), fleet.log.read_text()

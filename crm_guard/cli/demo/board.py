@@ -220,7 +220,7 @@ def _table(shown: Sequence[tuple[Row, View]], room: int, width: int, used: Signs
     table.add_column("state", no_wrap=True, min_width=min(width // 3, 32), ratio=1)
     if wide:
         table.add_column("sends", justify="right", no_wrap=True)
-    table.add_column("waited", justify="right", no_wrap=True, min_width=6)
+    table.add_column("waited", justify="right", no_wrap=True)
     chosen = _most_urgent(shown, room)
     for row, view in chosen:
         table.add_row(*_cells(row.job, view, width, used))
