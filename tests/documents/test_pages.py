@@ -102,6 +102,14 @@ def test_a_page_has_the_whole_docstring(topic, width, monkeypatch, capsys):
         assert " ".join(words) in " ".join(printed.split())
 
 
+@pytest.mark.parametrize(("columns", "widest"), [("80", 80), ("300", 100)])
+def test_text_is_as_wide_as_the_terminal_and_no_wider_than_one_reads(monkeypatch, capsys, columns, widest):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["help", "mounting"]) == 0
+    text = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("    ")]
+    assert widest - 5 <= max(map(len, text)) <= widest
+
+
 def test_text_is_filled_and_examples_stay_as_they_are():
     text = "A long line of words.\n\n- an item\n  of a list\n\nSo::\n\n    if x:\n        y()  # a line of code\n"
     section = "\nArgs:\n    x: What\n        it is.\n"
