@@ -44,10 +44,13 @@ def _read(read: Callable[[Iterable[pytest.Mark]], T], marks: Iterable[pytest.Mar
 
 @pytest.fixture
 def zoho_clock() -> ManualClock:
-    """The clock of zoho_crm and of all guards: a wait on it takes no time (a crm_guard.testing.ManualClock)."""
-    from crm_guard.testing import ManualClock  # noqa: PLC0415
+    """The clock of zoho_crm and of all guards: a wait on it takes no time (a crm_guard.testing.ManualClock).
 
-    return ManualClock()
+    Waits of several threads overlap. Without zoho_crm it changes nothing: guards wait on the system's clock.
+    """
+    from crm_guard.testing import overlapping_clock  # noqa: PLC0415
+
+    return overlapping_clock()
 
 
 @pytest.fixture

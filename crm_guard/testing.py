@@ -129,7 +129,9 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from crm_guard._testing import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,6 +139,9 @@ if TYPE_CHECKING:
 
     from crm_guard.clock import Wake
     from crm_guard.simulator import EngineOptions, Simulator
+
+ZOHO_URLS: Final = names.ZOHO_URLS
+"""A pattern of the URLs on Zoho's hosts, for libraries that are to let them pass."""
 
 _mutex = threading.Lock()  # shared by all clocks, so that a clock can be copied and pickled
 
@@ -160,7 +165,8 @@ def simulated_zoho(clock: ManualClock | None = None, /, **options: Unpack[Engine
     At the end each `install` and `stop_waiting(for_good=True)` that was left behind is undone.
 
     Args:
-        clock: The time, for the simulator and for all guards without a `clock=`; None for a new one.
+        clock: The time, for the simulator and for all guards without a `clock=`; None for one on which the waits of
+            several threads overlap, as on the fixture `zoho_clock`.
         **options: Of the simulator, see :class:`crm_guard.simulator.Options`.
 
     Yields:
@@ -179,7 +185,7 @@ def simulated_zoho(clock: ManualClock | None = None, /, **options: Unpack[Engine
     if "clock" in options:
         message = "simulated_zoho() takes its clock by position, and a ManualClock: guards wait on it, too"
         raise TypeError(message)
-    time = clock or ManualClock()
+    time = clock or overlapping_clock()
     options["clock"] = time
     with system_time(time), Simulator(**options) as crm, zoho_hosts_at(crm.url), installations_undone():
         yield crm
@@ -245,8 +251,7 @@ class ManualClock:
         if not seconds >= 0:
             msg = f"seconds={seconds!r} must be 0 or more"
             raise ValueError(msg)
-        with _mutex:
-            self._now += seconds
+        self._add(seconds)
 
     def wait(self, event: Wake, timeout: float) -> bool:
         """Advance by `timeout` seconds at once, call `during_wait`, and return whether `event` is set.
@@ -259,9 +264,48 @@ class ManualClock:
         """
         if event.is_set():
             return True
-        with _mutex:
-            self.waits.append(timeout)
-            self._now += max(timeout, 0.0)
+        self._sit_out(event, timeout)
         if self.during_wait is not None:
             self.during_wait()
         return event.is_set()
+
+    def _add(self, seconds: float) -> None:
+        with _mutex:
+            self._now += seconds
+
+    def _sit_out(self, event: Wake, timeout: float) -> None:  # noqa: ARG002 (of a clock on which waits overlap)
+        with _mutex:
+            self.waits.append(timeout)
+            self._now += max(timeout, 0.0)
+
+
+class _OverlappingClock(ManualClock):
+    """A clock on which the waits of several threads pass together, see :class:`crm_guard._testing.overlap.Overlap`.
+
+    A wait is ended by its event, too, whoever sets that.
+    """
+
+    def __init__(self, start: float = 0.0) -> None:
+        from crm_guard._testing.overlap import Overlap  # noqa: PLC0415 (the other clock does without)
+
+        super().__init__(start)
+        self._overlap = Overlap(start)
+
+    def now(self) -> float:
+        return self._overlap.now()
+
+    def __call__(self) -> float:
+        return self._overlap.time  # a thread of the simulator never waits: it takes no part
+
+    def _add(self, seconds: float) -> None:
+        self._overlap.advance(seconds)
+
+    def _sit_out(self, event: Wake, timeout: float) -> None:
+        with _mutex:
+            self.waits.append(timeout)
+        self._overlap.wait(event, timeout)
+
+
+def overlapping_clock() -> ManualClock:
+    """Return a clock like the fixture `zoho_clock`: waits of several threads pass together, not in turn."""
+    return _OverlappingClock()

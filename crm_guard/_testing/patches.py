@@ -1,22 +1,88 @@
-"""Replace attributes of a class for a while."""
+"""Replace functions of a process while something is in use, in whatever order its users come and go."""
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+T = TypeVar("T")
 
 
-@contextmanager
-def replaced(owner: type, **attributes: object) -> Iterator[None]:
-    """Replace attributes that a class itself defines, and put them back at the end. Not thread-safe."""
-    before = {name: vars(owner)[name] for name in attributes}
-    try:
-        for name, value in attributes.items():
-            setattr(owner, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(owner, name, value)
+class Patch:
+    """One attribute, replaced for a while.
+
+    Args:
+        owner: The class or module that defines it.
+        name: Its name.
+        around: Makes the replacement of an original; it must pass all calls on to it while nothing is in use.
+    """
+
+    def __init__(self, owner: type | ModuleType, name: str, around: Callable[[Any], Any]) -> None:
+        self._owner, self._name, self._around = owner, name, around
+        self._original: Any = None
+        self._ours: Any = None
+
+    def install(self) -> None:
+        """Replace the attribute, unless it still is."""
+        current = vars(self._owner)[self._name]
+        if current is not self._ours:
+            self._original, self._ours = current, self._around(current)
+            setattr(self._owner, self._name, self._ours)
+
+    def remove(self) -> None:
+        """Put the original back, unless somebody else has replaced ours: theirs may call ours, which stays."""
+        if vars(self._owner)[self._name] is self._ours:
+            setattr(self._owner, self._name, self._original)
+            self._original = self._ours = None
+
+
+class InUse(Generic[T]):
+    """What is in use, the newest last; patches are there while anything is. Thread-safe.
+
+    Args:
+        changed: Called without a lock whenever another one is the newest, with whether there was none before or
+            is none now.
+        patches: Installed with the first, removed with the last.
+    """
+
+    def __init__(self, changed: Callable[[bool], object] = lambda _: None) -> None:
+        self.patches: list[Patch] = []
+        self._changed = changed
+        self._mutex = threading.Lock()
+        self._all: tuple[T, ...] = ()
+
+    @property
+    def all(self) -> tuple[T, ...]:
+        """Everything in use, the newest last."""
+        return self._all
+
+    @contextmanager
+    def using(self, item: T) -> Iterator[None]:
+        """Have `item` in use until the end of the block, and the newest one until then or until the next."""
+        with self._mutex:
+            first = not self._all
+            self._all = (*self._all, item)
+            if first:
+                for patch in self.patches:
+                    patch.install()
+        try:
+            self._changed(first)
+            yield
+        finally:
+            self._end(item)
+
+    def _end(self, item: T) -> None:
+        with self._mutex:
+            was_newest = self._all[-1] is item
+            self._all = tuple(other for other in self._all if other is not item)
+            last = not self._all
+            if last:
+                for patch in self.patches:
+                    patch.remove()
+        if was_newest:
+            self._changed(last)

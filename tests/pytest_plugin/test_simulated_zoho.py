@@ -10,7 +10,7 @@ import requests
 import urllib3
 
 import crm_guard
-from crm_guard._testing.hosts import ZOHO
+from crm_guard._testing.names import ZOHO
 from crm_guard.clock import SystemClock, Wake
 from crm_guard.locks import WaitContext
 from crm_guard.testing import ManualClock, simulated_zoho
