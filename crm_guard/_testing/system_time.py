@@ -29,7 +29,7 @@ def system_time(clock: Clock) -> AbstractContextManager[None]:
     return _clocks.using(clock)
 
 
-def _begin_anew(outermost: bool) -> None:  # noqa: FBT001
+def _begin_anew(outermost: bool) -> None:
     forget_locks()
     if outermost:
         wait_again()
