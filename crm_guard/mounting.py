@@ -423,12 +423,30 @@ def uninstall() -> None:
 
 @contextlib.contextmanager
 def installations_undone() -> Iterator[None]:
-    """Undo, at the end of the block, each :func:`install` that it left behind. For tests."""
-    before = _hook.active
+    """Undo, at the end of the block, each :func:`install` that it left behind. For tests.
+
+    Blocks may end in any order: what was installed since a later one began is left to that one.
+    """
+    block = _Block(_hook.active)
+    _blocks.append(block)
     try:
         yield
     finally:
-        _hook.remove_all_but(before)
+        number = _blocks.index(block)
+        del _blocks[number]
+        later = [found for found in _hook.active if found not in _blocks[number].before] if _blocks[number:] else []
+        _hook.remove_all_but((*block.before, *later))
+
+
+class _Block:
+    """A block of `installations_undone`: what was installed before."""
+
+    def __init__(self, before: tuple[_Installation, ...]) -> None:
+        self.before = before
+
+
+_blocks: Final[list[_Block]] = []
+"""Those under way, in the order in which they began."""
 
 
 def _normalized_prefixes(prefixes: str | Iterable[str]) -> tuple[str, ...]:

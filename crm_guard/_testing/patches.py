@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -19,26 +20,26 @@ class Patch:
     Args:
         owner: The class or module that defines it.
         name: Its name.
-        around: Makes the replacement of an original; it must pass all calls on to it while nothing is in use.
+        around: Makes the replacement of an original: one that wraps it (`functools.wraps`), and passes all calls on
+            to it while nothing is in use.
     """
 
     def __init__(self, owner: type | ModuleType, name: str, around: Callable[[Any], Any]) -> None:
         self._owner, self._name, self._around = owner, name, around
-        self._original: Any = None
-        self._ours: Any = None
+        self._ours: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def install(self) -> None:
-        """Replace the attribute, unless it still is."""
+        """Replace the attribute, unless ours is there already."""
         current = vars(self._owner)[self._name]
-        if current is not self._ours:
-            self._original, self._ours = current, self._around(current)
-            setattr(self._owner, self._name, self._ours)
+        if current not in self._ours:
+            ours = self._around(current)
+            self._ours.add(ours)
+            setattr(self._owner, self._name, ours)
 
     def remove(self) -> None:
         """Put the original back, unless somebody else has replaced ours: theirs may call ours, which stays."""
-        if vars(self._owner)[self._name] is self._ours:
-            setattr(self._owner, self._name, self._original)
-            self._original = self._ours = None
+        while (current := vars(self._owner)[self._name]) in self._ours:
+            setattr(self._owner, self._name, current.__wrapped__)
 
 
 class InUse(Generic[T]):

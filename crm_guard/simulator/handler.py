@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import time
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _NO_LINGER = struct.pack("ii", 1, 0)
 _LINGER_SECONDS = 1.0
 _PIECE = 65536
+_ORIGIN = re.compile(r"(?i)\Ahttps?://[^/?]*")
+"""How a target in absolute form begins, which a client sends that believes in a proxy; RFC 9112, 3.2.2."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -68,10 +71,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(self.wire.encode(request, reply))
 
     def _request(self, body: bytes = b"") -> Request:
-        path, _, query = self.path.partition("?")
+        path, _, query = _ORIGIN.sub("", self.path).partition("?")
         return Request(
             method=self.command,
-            path=path,
+            path=path or "/",
             query=query,
             headers=dict(self.headers.items()),
             body=body,

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import importlib
+import socket
 import threading
+import time
+import urllib.request
 
 import pytest
 import requests
 import urllib3
 
 import crm_guard
+from crm_guard import clock
+from crm_guard._testing import hosts
 from crm_guard._testing.names import ZOHO
 from crm_guard.clock import SystemClock, Wake
 from crm_guard.locks import WaitContext
+from crm_guard.locks.memory import MemoryLockRegistry
 from crm_guard.testing import ManualClock, simulated_zoho
 from tests.clients.conftest import SDK, load
 
@@ -35,6 +43,11 @@ def no_guard():
     assert type(requests.Session().get_adapter(LEADS)) is requests.adapters.HTTPAdapter
 
 
+def pools_of(session):
+    pools = session.get_adapter(LEADS).poolmanager.pools
+    return [pools[key] for key in pools.keys()]  # noqa: SIM118 (it is not iterable)
+
+
 class TestHosts:
     def test_every_host_of_crm_is_answered(self, zoho_crm):
         for number, prefix in enumerate(crm_guard.CRM_PREFIXES):
@@ -52,12 +65,27 @@ class TestHosts:
             "content.zohoapis.com.au",
             "zohoapis.eu",
             "WWW.ZOHOAPIS.IN.",
+            "zylker_crm.zoho.eu",
+            "accounts.zoho.com.cn",
+            "www.zohoapis.xx",
         ],
     )
     def test_of_other_services_of_zoho_too(self, host):
         assert ZOHO.fullmatch(host)
 
-    @pytest.mark.parametrize("host", ["notzoho.com", "zoho.com.evil.test", "zoho", "zohoapis.example", "zoho.io.x"])
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "notzoho.com",
+            "zoho.com.evil.test",
+            "zoho",
+            "zohoapis.example",
+            "zoho.io.x",
+            "zoho.abc.com",
+            "www.zoho.fr",
+            "zoho.com.fr",
+        ],
+    )
     def test_hosts_of_others_are_not_concerned(self, host):
         assert not ZOHO.fullmatch(host)
 
@@ -76,9 +104,16 @@ class TestHosts:
             monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # nobody is there
         free = zoho_crm.add_record("Leads")
         assert requests.put(f"{LEADS}/{free}", json=ROW).ok
-        assert (
-            requests.get("http://www.zohoapis.com/crm/v8/Leads").status_code == 404
-        )  # an absolute URL for a proxy
+        assert requests.get(f"http://www.zohoapis.com/crm/v8/Leads/{free}").ok  # an absolute URL, for a proxy
+        assert [call.path for call in zoho_crm.calls] == [f"/crm/v8/Leads/{free}"] * 2
+
+    @pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
+    def test_nor_is_it_for_the_address_of_the_simulator(self, zoho_crm, monkeypatch, variable):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+        monkeypatch.setenv("no_proxy", "")
+        assert requests.put(f"{zoho_crm.url}/crm/v8/Leads/{zoho_crm.add_record('Leads')}", json=ROW).ok
+        with pytest.raises(requests.exceptions.ProxyError):
+            requests.get("http://localhost:9/")
 
     def test_the_guarded_session_asks_no_proxy_either(self, zoho_crm, guarded_session, monkeypatch):
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
@@ -110,12 +145,77 @@ class TestHosts:
                 other.get(f"{LEADS}/1")
         assert zoho_crm.connections == 2
 
+    def test_a_pool_is_made_with_the_arguments_of_its_session(self, zoho_crm):
+        with requests.Session() as session:
+            session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=3, pool_block=True))
+            session.get(f"{LEADS}/1")
+            (pool,) = pools_of(session)
+        assert (pool.pool.maxsize, pool.block) == (3, True)
+
+    def test_threads_share_the_pool_of_their_session(self, zoho_crm, together, monkeypatch):
+        made = []
+
+        class Slow(urllib3.HTTPConnectionPool):
+            def __init__(self, *place, **options):
+                made.append(place)
+                threading.Event().wait(0.02)  # long enough for others to make one, too
+                super().__init__(*place, **options)
+
+        monkeypatch.setattr(hosts, "HTTPConnectionPool", Slow)
+        with requests.Session() as session:
+            together([lambda: session.get(f"{LEADS}/1")] * 4)
+        assert len(made) == 1
+
     def test_the_innermost_of_two_answers(self, zoho_crm):
         with simulated_zoho() as inner:
             requests.get(f"{LEADS}/1")
         requests.get(f"{LEADS}/2")
         assert [call.path for call in inner.calls] == ["/crm/v8/Leads/1"]
         assert [call.path for call in zoho_crm.calls] == ["/crm/v8/Leads/2"]
+
+
+def direct(host):
+    with urllib3.HTTPSConnectionPool(host, retries=False, timeout=5) as pool:
+        pool.request("GET", "/")
+
+
+def plain(host):
+    http.client.HTTPSConnection(host, timeout=5).request("GET", "/")
+
+
+def opened(host):
+    urllib.request.urlopen(f"https://{host}/", timeout=5)
+
+
+def managed_otherwise(host):
+    class Manager(urllib3.PoolManager):
+        def connection_from_host(self, host, port=None, scheme="http", pool_kwargs=None):
+            return urllib3.HTTPSConnectionPool(host, port)
+
+    with Manager(retries=False, timeout=5) as pool:
+        pool.request("GET", f"https://{host}/")
+
+
+def asynchronous(host):
+    asyncio.run(asyncio.open_connection(host, 443))
+
+
+def in_bytes(host):
+    socket.getaddrinfo(host.encode(), 443)
+
+
+class TestOtherClients:
+    @pytest.mark.parametrize("client", [direct, plain, opened, managed_otherwise, asynchronous, in_bytes])
+    def test_they_find_no_address_and_are_told_why(self, zoho_crm, client, monkeypatch):
+        for variable in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.delenv(variable, raising=False)
+        with pytest.raises((OSError, urllib3.exceptions.HTTPError), match="a simulated CRM stands in for Zoho's"):
+            client("www.zohoapis.com")
+        assert zoho_crm.calls == ()
+
+    def test_other_names_are_resolved(self, zoho_crm):
+        assert socket.getaddrinfo("127.0.0.1", 443, type=socket.SOCK_STREAM)[0][4] == ("127.0.0.1", 443)
+        assert socket.getaddrinfo(host=None, port=443)
 
 
 class TestTime:
@@ -188,7 +288,7 @@ def test_zohos_sdk_signs_in_and_writes(signed_in, zoho_crm, lead, zoho_clock):
 class TestAfterwards:
     def test_hosts_and_time_are_as_before(self):
         patched = [(urllib3.PoolManager, "connection_from_host"), (urllib3.ProxyManager, "connection_from_host")]
-        patched += [(SystemClock, "now"), (SystemClock, "wait")]
+        patched += [(SystemClock, "now"), (SystemClock, "wait"), (socket, "getaddrinfo")]
         before = [vars(kind)[name] for kind, name in patched]
         with pytest.raises(ZeroDivisionError), simulated_zoho():
             assert set(before).isdisjoint(vars(kind)[name] for kind, name in patched) / 0
@@ -208,6 +308,38 @@ class TestAfterwards:
             assert [len(manager.pools) for manager in managers] == [0, 0]
         assert threading.active_count() == before
 
+    def test_a_session_that_was_closed_meanwhile_does_not_matter(self):
+        with requests.Session() as living, simulated_zoho():
+            living.get(f"{LEADS}/1")
+            living.close()
+
+    @pytest.mark.parametrize(
+        "owner_and_name", [(urllib3.PoolManager, "connection_from_host"), (SystemClock, "now")]
+    )
+    def test_what_others_have_replaced_meanwhile_stays_and_reaches_the_original(self, owner_and_name, monkeypatch):
+        owner, name = owner_and_name
+        original = vars(owner)[name]
+        with simulated_zoho():
+            ours = vars(owner)[name]
+
+            def theirs(*args, **options):
+                return ours(*args, **options)
+
+            monkeypatch.setattr(owner, name, theirs)
+        assert vars(owner)[name] is theirs
+        assert SystemClock().now() <= time.monotonic() <= SystemClock().now()
+        with urllib3.PoolManager() as manager:
+            assert manager.connection_from_host("www.zohoapis.com", 443, "https").host == "www.zohoapis.com"
+        with simulated_zoho() as crm:  # around theirs
+            assert requests.put(f"{LEADS}/{crm.add_record('Leads', locked_for=60.0)}", json=ROW).status_code == 400
+            assert SystemClock().now() == 0.0
+        assert vars(owner)[name] is theirs
+        monkeypatch.undo()
+        assert vars(owner)[name] is ours
+        with simulated_zoho():
+            assert vars(owner)[name] is ours  # again in use
+        assert vars(owner)[name] is original
+
     def test_a_session_that_lives_on_reaches_the_next_simulator(self):
         for _ in range(2):
             with simulated_zoho() as crm:
@@ -224,6 +356,14 @@ class TestAfterwards:
             with simulated_zoho():
                 crm_guard.install(settings={"timeout": 1})
             assert requests.Session().get_adapter(LEADS) is guard
+
+    def test_the_guard_that_it_installed_is_closed(self, no_guard, monkeypatch):
+        closed = []
+        monkeypatch.setattr(crm_guard.GuardAdapter, "close", lambda *guards: closed.extend(guards))
+        with simulated_zoho():
+            crm_guard.install()
+            guard = requests.Session().get_adapter(LEADS)
+        assert closed == [guard]
 
     def test_what_an_abandoned_call_knew_of_a_lock_is_unknown_to_the_next_test(self):
         registry = OLD.get_adapter(LEADS).locks
@@ -244,6 +384,98 @@ class TestAfterwards:
                 crm_guard.mount_guard(session)
                 assert session.put(f"{LEADS}/{crm.add_record('Leads', locked_for=60.0)}", json=ROW).ok
             session.close()
+
+
+class TestSeveral:
+    @pytest.fixture
+    def known(self):
+        """A registry, and whether it knows of a lock that was noted before the last change of the clock."""
+        registry = OLD.get_adapter(LEADS).locks
+        key = "https://www.zohoapis.com|1"
+        waiter = registry.waiter(WaitContext(SystemClock(), Wake(), lambda: False))
+
+        def look():
+            before = registry.knows([key])
+            waiter = registry.waiter(WaitContext(SystemClock(), Wake(), lambda: False))
+            waiter.verdict(locked=[key], free=[])
+            assert registry.knows([key])
+            return before
+
+        waiter.leave()
+        look()
+        yield look
+        registry.reset()
+
+    @pytest.mark.parametrize("order", ["outer first", "inner first"])
+    def test_they_may_end_in_any_order(self, order):
+        before = [vars(urllib3.PoolManager)["connection_from_host"], SystemClock.now, socket.getaddrinfo]
+        outer, inner = simulated_zoho(ManualClock(start=100.0)), simulated_zoho(ManualClock(start=200.0))
+        a, b = outer.__enter__(), inner.__enter__()
+        ends = [outer, inner] if order == "outer first" else [inner, outer]
+        left = {outer: b, inner: a}[ends[0]]
+        requests.get(f"{LEADS}/1")
+        assert [len(crm.calls) for crm in (a, b)] == [0, 1]
+        ends[0].__exit__(None, None, None)
+        assert requests.get(f"{LEADS}/1").status_code < 500
+        assert len(left.calls) == (2 if left is b else 1)
+        assert SystemClock().now() == (200.0 if left is b else 100.0)
+        ends[1].__exit__(None, None, None)
+        assert [vars(urllib3.PoolManager)["connection_from_host"], SystemClock.now, socket.getaddrinfo] == before
+
+    def test_what_is_known_of_locks_ends_whenever_the_simulator_changes_and_only_then(self, known):
+        outer, inner, innermost = simulated_zoho(), simulated_zoho(), simulated_zoho()
+        with outer:
+            assert not known()
+            inner.__enter__()
+            assert not known()
+            with innermost:
+                assert not known()
+                inner.__exit__(None, None, None)
+                assert known()
+            assert not known()
+        assert not known()
+
+    def test_a_stop_for_good_ends_with_the_outermost_and_does_not_reach_into_it(self):
+        def waits(crm):
+            response = requests.Session()
+            crm_guard.mount_guard(response)
+            try:
+                return response.put(f"{LEADS}/{crm.add_record('Leads', locked_for=60.0)}", json=ROW).ok
+            except crm_guard.RecordLockedError:
+                return False
+
+        crm_guard.stop_waiting(for_good=True)
+        with simulated_zoho() as outer:
+            assert waits(outer)
+            crm_guard.stop_waiting(for_good=True)
+            with simulated_zoho() as inner:
+                assert not waits(inner)
+            assert not waits(outer)
+        assert not clock._process.ends
+
+    def test_what_was_installed_during_a_later_one_is_left_to_it(self, no_guard):
+        outer, inner = simulated_zoho(), simulated_zoho()
+        outer.__enter__()
+        crm_guard.install()
+        inner.__enter__()
+        crm_guard.install(settings={"timeout": 1})
+        guard = requests.Session().get_adapter(LEADS)
+        outer.__exit__(None, None, None)
+        assert requests.Session().get_adapter(LEADS) is guard
+        crm_guard.uninstall()
+        assert not isinstance(requests.Session().get_adapter(LEADS), crm_guard.GuardAdapter)
+        crm_guard.install()
+        inner.__exit__(None, None, None)
+
+
+def test_what_redis_knows_of_locks_is_not_forgotten(zoho_crm):
+    class Shared(MemoryLockRegistry):
+        """As that in Redis: other processes rely on it."""
+
+    registry = Shared()
+    registry.waiter(WaitContext(SystemClock(), Wake(), lambda: False)).verdict(locked=["a"], free=[])
+    with simulated_zoho():
+        assert registry.knows(["a"])
 
 
 class TestArguments:
