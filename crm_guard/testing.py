@@ -40,15 +40,25 @@ in it::
         assert zoho_clock.now() >= 60.0
 
 That is so for every host of Zoho (`www.zohoapis.eu`, `sandbox.zohoapis.com`, `accounts.zoho.com`
-for tokens), and for whatever sends with `requests` or urllib3, so a test cannot write to a live CRM
-by mistake; `pytestmark = pytest.mark.usefixtures("zoho_crm")` says so for a whole module. URLs stay
-as they are, `response.url` too. Detour and clock are those of the whole process, all its threads
-included, and of no other one; httpx and other libraries are not covered. Afterwards all is as
-before: also an `install()` or a `stop_waiting(for_good=True)` that the code left behind is undone.
+for tokens), and for whatever sends with `requests` or urllib3's pool managers, in all threads of the
+process, whatever proxies its environment names. URLs stay as they are, `response.url` too.
+`pytestmark = pytest.mark.usefixtures("zoho_crm")` says so for a whole module.
+
+No test writes to a live CRM by mistake: other clients (httpx, aiohttp, `http.client`, a
+`urllib3.HTTPSConnectionPool` of your own) reach neither the simulator nor Zoho, since
+`socket.getaddrinfo` refuses Zoho's names, with an error that tells why. It is asked by nearly all.
+Not by a client that has a proxy, a resolver of its own (curl, uvloop, aiodns) or an open connection;
+nor does any of this reach other processes, or a thread that outlives its test. So join threads and
+shut executors down before a test ends.
+
+Afterwards hosts and time are as before, and each `install()` and `stop_waiting(for_good=True)` that
+the code left behind is undone. A guard that it mounted on a session stays there, and waits really.
 
 Time. Only the waits of guards take none: `time.sleep` sleeps, and locks do not end meanwhile; call
 `zoho_clock.advance(...)` instead. Guards that were given a clock keep it, and Redis has its own: leave
-`lock_registry` in memory.
+`lock_registry` in memory. Waits of several threads overlap, as on a real clock, so that each thread
+sees what it would see alone: time moves once all that have used the clock wait, and one of them that
+does something else, such as joining the others, holds it up for 30 ms.
 
 Settings and options, of a test, a class or a module (`pytestmark = ...`); the nearest wins::
 
@@ -70,21 +80,24 @@ no body, no token.
 Beside `responses`: it answers for the other hosts, and lets Zoho's pass, as here. What it answers
 for Zoho's hosts itself never reaches the simulator::
 
-    import re
-
     import requests
     import responses
+    from crm_guard.testing import ZOHO_URLS
 
 
     @responses.activate
     def test_a_lead_is_written_and_told(zoho_crm, guarded_session):
         responses.add_passthru(zoho_crm.url)
-        responses.add_passthru(re.compile("https://([a-z]+[.])?zoho"))
+        responses.add_passthru(ZOHO_URLS)
         responses.post("https://chat.example/hook", json={})
         lead = zoho_crm.add_record("Leads", locked_for=60.0)
         url = f"https://www.zohoapis.com/crm/v8/Leads/{lead}"
         assert guarded_session.put(url, json={"data": [{"Company": "Zylker"}]}).ok
         assert requests.post("https://chat.example/hook", json={"text": "written"}).ok
+
+With `responses` alone, and none of these fixtures: each send of a guarded call is a call of its own
+in `responses.calls`, with its own body, and waits take their time. A GET for the approval state behind
+`NOT_APPROVED` that you do not mock fails, which the guard tolerates; with `diagnose=False` it sends none.
 
 Beside `vcrpy`: it sees calls to 127.0.0.1, never to Zoho's hosts, and must leave them alone::
 
@@ -97,18 +110,39 @@ Beside `vcrpy`: it sees calls to 127.0.0.1, never to Zoho's hosts, and must leav
         url = f"https://www.zohoapis.com/crm/v8/Leads/{lead}"
         assert guarded_session.put(url, json={"data": [{"Company": "Zylker"}]}).ok
 
-With pytest-xdist each worker has a simulator of its own. `-p no:crm_guard` switches the plugin off.
-It loads neither `requests` nor the guard before a test asks for a fixture.
+In a `unittest.TestCase`, a fixture that is used of itself hands them over::
 
-For more than one test, or without pytest, `simulated_zoho` is what is behind the fixture::
+    import unittest
 
     import pytest
-    from crm_guard.testing import ManualClock, simulated_zoho
+
+
+    class LeadsTest(unittest.TestCase):
+        @pytest.fixture(autouse=True)
+        def _fixtures(self, zoho_crm, guarded_session):
+            self.crm, self.session = zoho_crm, guarded_session
+
+        def test_a_lead_is_written(self):
+            lead = self.crm.add_record("Leads", locked_for=60.0)
+            url = f"{self.crm.url}/crm/v8/Leads/{lead}"
+            self.assertTrue(self.session.put(url, json={"data": [{"Company": "Zylker"}]}).ok)
+
+With pytest-xdist each worker has a simulator of its own. With `--disable-socket` of pytest-socket, add
+`--allow-hosts=127.0.0.1`. `-p no:crm_guard` switches the plugin off.
+It loads neither `requests` nor the guard before a test asks for a fixture.
+
+For more than one test, or without pytest, `simulated_zoho` is what is behind the fixture. Of several
+the one that began last answers; they may end in any order::
+
+    import pytest
+    from crm_guard.testing import overlapping_clock, simulated_zoho
+
+    clock = overlapping_clock()
 
 
     @pytest.fixture(scope="module")
     def crm():
-        with simulated_zoho(ManualClock(), token="secret") as crm:
+        with simulated_zoho(clock, token="secret") as crm:
             yield crm
 
 Typed, a test reads::
@@ -161,8 +195,9 @@ def simulated_zoho(clock: ManualClock | None = None, /, **options: Unpack[Engine
             url = f"https://www.zohoapis.com/crm/v8/Leads/{lead}"
             assert requests.put(url, json={"data": [{"Company": "Zylker"}]}).ok  # three waits, and no time
 
-    It is for the whole process, whatever sends with `requests` or urllib3: not for two tests at once in threads.
-    At the end each `install` and `stop_waiting(for_good=True)` that was left behind is undone.
+    It is for the whole process, whatever sends with `requests` or urllib3's pool managers: not for two tests at
+    once in threads. Other clients find no address for Zoho's hosts. At the end each `install` that was left behind
+    is undone, and after the last of several simulations each `stop_waiting(for_good=True)`.
 
     Args:
         clock: The time, for the simulator and for all guards without a `clock=`; None for one on which the waits of
@@ -307,5 +342,10 @@ class _OverlappingClock(ManualClock):
 
 
 def overlapping_clock() -> ManualClock:
-    """Return a clock like the fixture `zoho_clock`: waits of several threads pass together, not in turn."""
+    """Return a clock like the fixture `zoho_clock`: waits of several threads overlap, as on a real clock.
+
+    The instant moves to the earliest end of all waits, once every thread that has used the clock waits. One that
+    does not holds it up until nothing has happened for 30 ms of real time, and then not again before it waits. A
+    thread alone never blocks. A wait ends early if its event is set, or if the clock is advanced beyond its end.
+    """
     return _OverlappingClock()

@@ -17,7 +17,7 @@ import urllib3
 import crm_guard
 from crm_guard import clock
 from crm_guard._testing import hosts
-from crm_guard._testing.names import ZOHO
+from crm_guard._testing.names import ZOHO, ZOHO_URLS
 from crm_guard.clock import SystemClock, Wake
 from crm_guard.locks import WaitContext
 from crm_guard.locks.memory import MemoryLockRegistry
@@ -72,6 +72,8 @@ class TestHosts:
     )
     def test_of_other_services_of_zoho_too(self, host):
         assert ZOHO.fullmatch(host)
+        for rest in ("", "/crm", ":443/", "?x"):
+            assert ZOHO_URLS.match(f"https://{host}{rest}")
 
     @pytest.mark.parametrize(
         "host",
@@ -88,6 +90,7 @@ class TestHosts:
     )
     def test_hosts_of_others_are_not_concerned(self, host):
         assert not ZOHO.fullmatch(host)
+        assert not ZOHO_URLS.match(f"https://{host}/zoho.com/")
 
     @pytest.mark.zoho_crm(token="secret")
     def test_tokens_come_from_the_accounts_server(self, zoho_crm):
