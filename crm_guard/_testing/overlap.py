@@ -14,7 +14,7 @@ _GRACE: Final = 0.03
 """Real seconds without news, after which a thread that does not wait is taken for absent."""
 
 _POLL: Final = 0.001
-"""Real seconds between two looks of a blocked wait at its event."""
+"""Real seconds between two looks at the events of all blocked waits, which take turns."""
 
 
 class _Wait(NamedTuple):
@@ -73,7 +73,7 @@ class Overlap:
                 while not wait.is_over(self.time):
                     self._present[me] = wait  # again: a wait in a signal handler replaces it
                     if not self._moved():
-                        self._news.wait(_POLL)
+                        self._news.wait(_POLL * len(self._present))
             finally:
                 self._note(me, None)
 
@@ -84,8 +84,11 @@ class Overlap:
 
     def _moved(self) -> bool:
         """Move to the earliest deadline unless somebody may yet begin an earlier wait; return whether it moved."""
-        waits = {thread: wait for thread, wait in self._present.items() if wait and not wait.is_over(self.time)}
-        if not waits:  # their events were set just now
+        pending = {thread: wait for thread, wait in self._present.items() if wait and wait.deadline > self.time}
+        waits = {thread: wait for thread, wait in pending.items() if not wait.event.is_set()}
+        if len(waits) < len(pending):
+            self._news.notify_all()
+        if not waits:
             return False
         others = self._present.keys() - waits.keys()
         in_grace = time.monotonic() - self._changed < _GRACE
