@@ -38,7 +38,7 @@ class Patch:
 
     def remove(self) -> None:
         """Put the original back, unless somebody else has replaced ours: theirs may call ours, which stays."""
-        while (current := vars(self._owner)[self._name]) in self._ours:
+        if (current := vars(self._owner)[self._name]) in self._ours:
             setattr(self._owner, self._name, current.__wrapped__)
 
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 import requests
 import responses  # noqa: F401 (here: what an inner run imports first is forgotten afterwards)
+import urllib3
 import vcr  # noqa: F401
 
 import crm_guard
@@ -93,6 +94,37 @@ def test_responses_and_vcrpy_answer_for_other_hosts_whatever_begins_first(inner,
     pytester.path.joinpath("chat.yaml").write_text(CASSETTE)
     inner(test_both=BOTH).assert_outcomes(passed=5)
     assert pytester.path.joinpath("chat.yaml").read_text() == CASSETTE
+
+
+LONG_LIVED = """
+import pytest
+import requests
+from crm_guard.testing import simulated_zoho
+
+@pytest.fixture(scope="session")
+def crm():
+    with simulated_zoho() as crm:
+        yield crm
+
+@pytest.fixture
+def late(request, zoho_crm):
+    return request.getfixturevalue("crm")
+
+@pytest.mark.parametrize("number", range(2))
+def test_it_is_asked_for_late(zoho_crm, late, number):
+    late.add_record("Leads", str(number))
+    status = requests.get(f"https://www.zohoapis.com/crm/v8/Leads/{number}").status_code
+    assert status == (204 if number else 200)  # zoho_crm, which has no such lead, began later from the second on
+
+def test_it_lives_on(crm):
+    assert requests.get("https://www.zohoapis.com/crm/v8/Leads/0").ok
+"""
+
+
+def test_a_simulation_of_the_session_that_begins_within_a_test_lives_on(inner):
+    before = urllib3.PoolManager.connection_from_host
+    inner(test_it=LONG_LIVED).assert_outcomes(passed=3)
+    assert urllib3.PoolManager.connection_from_host is before
 
 
 COST = """

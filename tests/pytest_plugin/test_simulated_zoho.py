@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import importlib
 import socket
@@ -220,6 +221,12 @@ class TestOtherClients:
         assert socket.getaddrinfo("127.0.0.1", 443, type=socket.SOCK_STREAM)[0][4] == ("127.0.0.1", 443)
         assert socket.getaddrinfo(host=None, port=443)
 
+    def test_who_took_the_function_meanwhile_finds_zoho_afterwards(self, monkeypatch):
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *place: ["resolved", *place])
+        with simulated_zoho():
+            taken = socket.getaddrinfo
+        assert taken("www.zohoapis.com", 443) == ["resolved", "www.zohoapis.com", 443]
+
 
 class TestTime:
     """Each of these would take a minute."""
@@ -409,41 +416,51 @@ class TestSeveral:
         yield look
         registry.reset()
 
-    @pytest.mark.parametrize("order", ["outer first", "inner first"])
-    def test_they_may_end_in_any_order(self, order):
+    @pytest.fixture
+    def begin(self):
+        """Begins a simulation; returns it, and what ends it."""
+        with contextlib.ExitStack() as everything:
+
+            def one(*clock):
+                it = everything.enter_context(contextlib.ExitStack())
+                return it.enter_context(simulated_zoho(*clock)), it.close
+
+            yield one
+
+    @pytest.mark.parametrize("outer_first", [True, False])
+    def test_they_may_end_in_any_order(self, begin, outer_first):
         before = [vars(urllib3.PoolManager)["connection_from_host"], SystemClock.now, socket.getaddrinfo]
-        outer, inner = simulated_zoho(ManualClock(start=100.0)), simulated_zoho(ManualClock(start=200.0))
-        a, b = outer.__enter__(), inner.__enter__()
-        ends = [outer, inner] if order == "outer first" else [inner, outer]
-        left = {outer: b, inner: a}[ends[0]]
+        outer, end_outer = begin(ManualClock(start=100.0))
+        inner, end_inner = begin(ManualClock(start=200.0))
         requests.get(f"{LEADS}/1")
-        assert [len(crm.calls) for crm in (a, b)] == [0, 1]
-        ends[0].__exit__(None, None, None)
-        assert requests.get(f"{LEADS}/1").status_code < 500
-        assert len(left.calls) == (2 if left is b else 1)
-        assert SystemClock().now() == (200.0 if left is b else 100.0)
-        ends[1].__exit__(None, None, None)
+        assert [len(crm.calls) for crm in (outer, inner)] == [0, 1]
+        (end_outer if outer_first else end_inner)()
+        requests.get(f"{LEADS}/1")
+        assert [len(crm.calls) for crm in (outer, inner)] == ([0, 2] if outer_first else [1, 1])
+        assert SystemClock().now() == (200.0 if outer_first else 100.0)
+        (end_inner if outer_first else end_outer)()
         assert [vars(urllib3.PoolManager)["connection_from_host"], SystemClock.now, socket.getaddrinfo] == before
 
-    def test_what_is_known_of_locks_ends_whenever_the_simulator_changes_and_only_then(self, known):
-        outer, inner, innermost = simulated_zoho(), simulated_zoho(), simulated_zoho()
-        with outer:
-            assert not known()
-            inner.__enter__()
-            assert not known()
-            with innermost:
-                assert not known()
-                inner.__exit__(None, None, None)
-                assert known()
-            assert not known()
+    def test_what_is_known_of_locks_ends_whenever_the_simulator_changes_and_only_then(self, known, begin):
+        _, end_first = begin()
+        assert not known()
+        _, end_second = begin()
+        assert not known()
+        _, end_third = begin()
+        assert not known()
+        end_second()
+        assert known()
+        end_third()
+        assert not known()
+        end_first()
         assert not known()
 
     def test_a_stop_for_good_ends_with_the_outermost_and_does_not_reach_into_it(self):
         def waits(crm):
-            response = requests.Session()
-            crm_guard.mount_guard(response)
+            session = requests.Session()
+            crm_guard.mount_guard(session)
             try:
-                return response.put(f"{LEADS}/{crm.add_record('Leads', locked_for=60.0)}", json=ROW).ok
+                return session.put(f"{LEADS}/{crm.add_record('Leads', locked_for=60.0)}", json=ROW).ok
             except crm_guard.RecordLockedError:
                 return False
 
@@ -456,19 +473,18 @@ class TestSeveral:
             assert not waits(outer)
         assert not clock._process.ends
 
-    def test_what_was_installed_during_a_later_one_is_left_to_it(self, no_guard):
-        outer, inner = simulated_zoho(), simulated_zoho()
-        outer.__enter__()
+    def test_what_was_installed_during_a_later_one_is_left_to_it(self, no_guard, begin):
+        _, end_outer = begin()
         crm_guard.install()
-        inner.__enter__()
+        _, end_inner = begin()
         crm_guard.install(settings={"timeout": 1})
         guard = requests.Session().get_adapter(LEADS)
-        outer.__exit__(None, None, None)
+        end_outer()
         assert requests.Session().get_adapter(LEADS) is guard
         crm_guard.uninstall()
         assert not isinstance(requests.Session().get_adapter(LEADS), crm_guard.GuardAdapter)
         crm_guard.install()
-        inner.__exit__(None, None, None)
+        end_inner()
 
 
 def test_what_redis_knows_of_locks_is_not_forgotten(zoho_crm):

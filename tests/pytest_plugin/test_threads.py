@@ -115,6 +115,26 @@ class TestWaits:
         thread.join(20.0)
         assert done == [(True, 0.0)]
 
+    def test_a_thread_whose_wait_was_ended_is_busy_until_it_waits_again(self, clock, begun, patient):
+        def other():
+            clock.wait(event, 60.0)
+            event.clear()
+            cleared.set()
+            resumed.wait(20.0)
+            clock.wait(Wake(), 5.0)
+            instants.append(clock())
+
+        event, cleared, resumed, instants = Wake(), threading.Event(), threading.Event(), []
+        clock.now()
+        thread = begun(other, 1)
+        event.set()
+        assert cleared.wait(20.0)
+        threading.Timer(0.02, resumed.set).start()
+        clock.wait(Wake(), 10.0)
+        thread.join(20.0)
+        assert instants == [5.0]
+        assert clock() == 10.0
+
     def test_one_ends_when_the_clock_is_advanced_by_hand(self, clock, begun, patient):
         done = []
         clock.now()
