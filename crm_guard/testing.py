@@ -44,15 +44,15 @@ for tokens), and for whatever sends with `requests` or urllib3's pool managers, 
 process, whatever proxies its environment names. URLs stay as they are, `response.url` too.
 `pytestmark = pytest.mark.usefixtures("zoho_crm")` says so for a whole module.
 
-No test writes to a live CRM by mistake: other clients (httpx, aiohttp, `http.client`, a
-`urllib3.HTTPSConnectionPool` of your own) reach neither the simulator nor Zoho, since
-`socket.getaddrinfo` refuses Zoho's names, with an error that tells why. It is asked by nearly all.
-Not by a client that has a proxy, a resolver of its own (curl, uvloop, aiodns) or an open connection;
-nor does any of this reach other processes, or a thread that outlives its test. So join threads and
+Nor does a test write to a live CRM by mistake with another client, such as httpx, aiohttp,
+`http.client` or a `urllib3.HTTPSConnectionPool` of your own: none of them reaches the simulator, and
+meanwhile `socket.getaddrinfo`, which finds their addresses, refuses Zoho's names with an error that
+tells why. Not seen is a client that has a proxy, a resolver of its own (curl, uvloop, aiodns) or an
+open connection; nor what other processes do, or a thread that outlives its test. So join threads and
 shut executors down before a test ends.
 
 Afterwards hosts and time are as before, and each `install()` and `stop_waiting(for_good=True)` that
-the code left behind is undone. A guard that it mounted on a session stays there, and waits really.
+the code left behind is undone. A guard that it mounted on a session stays, on the system's clock again.
 
 Time. Only the waits of guards take none: `time.sleep` sleeps, and locks do not end meanwhile; call
 `zoho_clock.advance(...)` instead. Guards that were given a clock keep it, and Redis has its own: leave
@@ -229,7 +229,7 @@ def simulated_zoho(clock: ManualClock | None = None, /, **options: Unpack[Engine
 class ManualClock:
     """A clock for the guard and the simulator (`clock=` of either). A wait takes no real time.
 
-    The pytest fixture `zoho_clock` is one. By hand::
+    The pytest fixture `zoho_clock` is one on which waits overlap (:func:`overlapping_clock`). By hand::
 
         import crm_guard
         import requests

@@ -42,6 +42,13 @@ class Patch:
             setattr(self._owner, self._name, current.__wrapped__)
 
 
+class _Use(Generic[T]):
+    """One use of a thing, which may have several at once."""
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+
+
 class InUse(Generic[T]):
     """What is in use, the newest last; patches are there while anything is. Thread-safe.
 
@@ -55,6 +62,7 @@ class InUse(Generic[T]):
         self.patches: list[Patch] = []
         self._changed = changed
         self._mutex = threading.Lock()
+        self._uses: list[_Use[T]] = []
         self._all: tuple[T, ...] = ()
 
     @property
@@ -65,9 +73,10 @@ class InUse(Generic[T]):
     @contextmanager
     def using(self, item: T) -> Iterator[None]:
         """Have `item` in use until the end of the block, and the newest one until then or until the next."""
+        use = _Use(item)
         with self._mutex:
-            first = not self._all
-            self._all = (*self._all, item)
+            first = not self._uses
+            self._set([*self._uses, use])
             if first:
                 for patch in self.patches:
                     patch.install()
@@ -75,15 +84,19 @@ class InUse(Generic[T]):
             self._changed(first)
             yield
         finally:
-            self._end(item)
+            self._end(use)
 
-    def _end(self, item: T) -> None:
+    def _end(self, use: _Use[T]) -> None:
         with self._mutex:
-            was_newest = self._all[-1] is item
-            self._all = tuple(other for other in self._all if other is not item)
-            last = not self._all
+            was_newest = self._uses[-1] is use
+            self._set([other for other in self._uses if other is not use])
+            last = not self._uses
             if last:
                 for patch in self.patches:
                     patch.remove()
         if was_newest:
             self._changed(last)
+
+    def _set(self, uses: list[_Use[T]]) -> None:
+        self._uses = uses
+        self._all = tuple(use.item for use in uses)

@@ -441,6 +441,16 @@ class TestSeveral:
         (end_inner if outer_first else end_outer)()
         assert [vars(urllib3.PoolManager)["connection_from_host"], SystemClock.now, socket.getaddrinfo] == before
 
+    def test_they_may_share_a_clock(self, begin):
+        shared = ManualClock(start=100.0)
+        _, end_outer = begin(shared)
+        begin(ManualClock(start=200.0))
+        _, end_inner = begin(shared)
+        end_outer()
+        assert SystemClock().now() == 100.0
+        end_inner()
+        assert SystemClock().now() == 200.0
+
     def test_what_is_known_of_locks_ends_whenever_the_simulator_changes_and_only_then(self, known, begin):
         _, end_first = begin()
         assert not known()
