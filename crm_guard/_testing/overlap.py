@@ -67,7 +67,7 @@ class Overlap:
         """Block until `event` is set or the instant is `timeout` seconds later; a negative one is none."""
         me = threading.current_thread()
         with self._news:
-            wait = _Wait(event, self.time + max(timeout, 0.0))
+            wait = _Wait(event, self.time + timeout)
             try:
                 self._note(me, wait)
                 while not wait.is_over(self.time):
