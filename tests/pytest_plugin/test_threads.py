@@ -160,11 +160,11 @@ class TestWaits:
         assert time.monotonic() - before < 20.0  # it would be 60, with a grace for each wait
 
     def test_a_thread_that_looks_at_the_clock_again_and_again_stops_nobody(self, clock, begun):
-        thread = begun(lambda: [clock.wait(Wake(), 1.0) for _ in range(100)], 0)
+        thread = begun(lambda: [clock.wait(Wake(), 1.0) for _ in range(1000)], 0)
         until = time.monotonic() + 20.0
-        while clock.now() < 100.0 and time.monotonic() < until:
+        while clock.now() < 1000.0 and time.monotonic() < until:
             time.sleep(0.001)
-        assert clock.now() == 100.0
+        assert clock.now() == 1000.0  # with a grace for each, it would be 667
         thread.join(20.0)
 
     def test_a_thread_that_has_ended_costs_nothing(self, clock, together, monkeypatch):
