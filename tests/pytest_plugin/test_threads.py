@@ -159,12 +159,14 @@ class TestWaits:
         together([once, often])
         assert time.monotonic() - before < 20.0  # it would be 60, with a grace for each wait
 
-    def test_a_thread_that_looks_at_the_clock_again_and_again_stops_nobody(self, clock, begun):
-        thread = begun(lambda: [clock.wait(Wake(), 1.0) for _ in range(1000)], 0)
+    def test_a_thread_that_looks_at_the_clock_again_and_again_costs_one_grace_too(self, clock, begun, monkeypatch):
+        monkeypatch.setattr(overlap, "_GRACE", 0.4)
+        clock.during_wait = lambda: time.sleep(0.002)  # so that each wait is looked at
+        thread = begun(lambda: [clock.wait(Wake(), 1.0) for _ in range(100)], 0)
         until = time.monotonic() + 20.0
-        while clock.now() < 1000.0 and time.monotonic() < until:
+        while clock.now() < 100.0 and time.monotonic() < until:
             time.sleep(0.001)
-        assert clock.now() == 1000.0  # with a grace for each, it would be 667
+        assert clock.now() == 100.0  # it would be 50, with a grace for each wait
         thread.join(20.0)
 
     def test_a_thread_that_has_ended_costs_nothing(self, clock, together, monkeypatch):
