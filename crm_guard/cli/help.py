@@ -54,7 +54,12 @@ TOPICS: Final = {
     "stopping": Topic("SIGTERM: Kubernetes, gunicorn, Celery", ("crm_guard.clock", "crm_guard.stop_waiting")),
     "testing": Topic(
         "pytest fixtures: a CRM, a guarded session, a clock",
-        ("crm_guard.testing", "crm_guard.testing.simulated_zoho", "crm_guard.testing.ManualClock"),
+        (
+            "crm_guard.testing",
+            "crm_guard.testing.simulated_zoho",
+            "crm_guard.testing.overlapping_clock",
+            "crm_guard.testing.ManualClock",
+        ),
     ),
     "simulator": Topic(
         "the embedded CRM, its options and faults", ("crm_guard.simulator", "crm_guard.simulator.Options")
