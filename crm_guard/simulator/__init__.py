@@ -2,8 +2,11 @@
 
 It answers the calls that :func:`served_calls` lists (`crm-guard simulate --served`), and refuses
 them the way CRM does while Zia looks at a record's image. Any other path or method gets CRM's
-answer to an unknown one, with the words "not simulated". It imports nothing of the guard, and works
-with any HTTP client:
+answer to an unknown one, with the words "not simulated". One answer promises what does not come:
+a mass update or a mass deletion by a custom view (`cvid`) is "scheduled successfully", as CRM says,
+but there are no custom views here, and the job never changes a record. Name the records by `ids`.
+
+It imports nothing of the guard, and works with any HTTP client:
 
     import requests
     from crm_guard.simulator import Simulator

@@ -234,7 +234,10 @@ def revoke_shares(visit: Visit) -> Reply:
 
 
 def mass_update(visit: Visit) -> Reply:
-    """POST /{module}/actions/mass_update. A job (`cvid`) is taken note of and changes nothing."""
+    """POST /{module}/actions/mass_update.
+
+    A job (`cvid`) is scheduled and changes nothing, ever: there are no custom views that could name its records.
+    """
     fields = _mass_fields(visit)
     if "cvid" in visit.body:
         return _scheduled(visit, "mass update scheduled successfully")
@@ -272,7 +275,7 @@ def mass_delete(visit: Visit) -> Reply:
 
     OAS lists one error for a record that stays, INVALID_DATA: in the envelope where other records were deleted,
     else bare and about one record. Of several that all stay it prints nothing: taken as one item each. What the
-    announcement names keeps its envelope.
+    announcement names keeps its envelope. A job (`cvid`) deletes nothing, as in :func:`mass_update`.
     """
     if "cvid" in visit.body:
         return _scheduled(visit, "mass delete scheduled successfully")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from .actions import not_supported
-from .messages import JSON_TYPE, Json, Reply, Request, RequestError, answer, bare, item, too_long
+from .messages import JSON_TYPE, Json, Reply, RequestError, answer, bare, invalid_field, item, too_long
 from .references import Answers, BrokenReferenceError
-from .subs import Sub, checked_subs, refused
+from .sub_reads import cut, paged
+from .subs import Sub, checked_subs, refused, route_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,11 +32,23 @@ def composite(visit: Visit) -> Reply:
     subs = visit.rows("__composite_requests")
     if len(subs) > MAX_SUBS:
         raise RequestError(too_long("__composite_requests", MAX_SUBS))
-    undoes = visit.body.get("rollback_on_fail") is True
-    if undoes and visit.body.get("parallel_execution") is True:
+    undoes = _flag(visit, "rollback_on_fail")
+    if _flag(visit, "parallel_execution") and undoes:
         raise RequestError(_ambiguous())
     run = _Run(visit, checked_subs(subs, visit.route.version))
     return run.undoable() if undoes else run.independent()
+
+
+def _flag(visit: Visit, name: str) -> bool:
+    """Return a flag of the body; absent and null are taken as false.
+
+    Raises:
+        RequestError: It is no boolean.
+    """
+    value = visit.body.get(name)
+    if not isinstance(value, (bool, type(None))):
+        raise RequestError(invalid_field(name, "boolean"))
+    return value is True
 
 
 def _ambiguous() -> Reply:
@@ -86,11 +97,18 @@ class _Run:
         if forbidden is not None:
             self._items[sub.index] = forbidden
             return False
-        reply = visit.dispatch(_request(sub, visit.request.connection))
+        reply = self._send(sub)
         if sub.id:
             self._answers.keep(sub.id, reply.json())
         self._items[sub.index] = _executed(reply)
         return reply.status < _ERRORS_FROM
+
+    def _send(self, sub: Sub) -> Reply:
+        """Send a sub, for no more records than one may read."""
+        request, route = sub.request(self._visit.request.connection), route_of(sub)
+        if route is None:
+            return self._visit.dispatch(request)
+        return cut(self._visit.dispatch(paged(request, route.kind)), route.kind)
 
     def _take_back(self, checkpoint: Mapping[str, Any]) -> None:
         store, notes = self._visit.store, self._visit.notes
@@ -129,25 +147,12 @@ def _followed(sub: Sub, answers: Answers) -> Sub:
     Raises:
         BrokenReferenceError: One leads nowhere.
     """
+    if not sub.references:
+        return sub
     return replace(
         sub,
         uri=answers.text(sub.uri, f"{sub.where}.uri"),
         params=answers.filled(sub.params, f"{sub.where}.params"),
         headers=answers.filled(sub.headers, f"{sub.where}.headers"),
         body=answers.filled(sub.body, f"{sub.where}.body"),
-    )
-
-
-def _request(sub: Sub, connection: int) -> Request:
-    """Return a sub as a request of its own, its credentials those of the composite."""
-    path, _, query = sub.uri.partition("?")
-    if sub.params:
-        query = "&".join(filter(None, (query, urlencode(sub.params, errors="replace"))))
-    return Request(
-        method=sub.method,
-        path=path,
-        query=query,
-        headers={name: str(value) for name, value in sub.headers.items()},
-        body=b"" if sub.body is None else json.dumps(sub.body).encode(),
-        connection=connection,
     )

@@ -40,8 +40,7 @@ def lock_record(visit: Visit) -> Reply:
     reason = _reason(visit)
     if record.state is State.RECORD_LOCKING:
         raise RequestError(_not_allowed("record is already locked"))
-    record.enter(State.RECORD_LOCKING, then=State.APPROVED)
-    record.lock_id, record.lock_source, record.lock_reason = visit.store.new_id(), _MANUAL, reason
+    record.lock_by_hand(visit.store.new_id(), reason)
     moment = visit.store.iso(visit.now)
     details = {**stamps(visit, record), "id": record.lock_id, "Created_Time": moment, "Modified_Time": moment}
     del details["$approval_state"]
@@ -59,12 +58,15 @@ def change_reason(visit: Visit) -> Reply:
 
 
 def unlock_record(visit: Visit) -> Reply:
-    """DELETE /{module}/{id}/Locking_Information__s/{lock}: for locks made by hand only."""
+    """DELETE /{module}/{id}/Locking_Information__s/{lock}: for locks made by hand only.
+
+    It approves nothing: a record that waited or was rejected before it was locked does so again.
+    """
     record = _locked_record(visit)
     if record.lock_source != _MANUAL:
         raise RequestError(_not_allowed("Automatically locked records can not be unlocked manually"))
-    lock_id, record.lock_id, record.lock_reason = record.lock_id, "", None
-    record.enter(State.APPROVED, then=State.APPROVED)
+    lock_id = record.lock_id
+    record.unlock_by_hand()
     return answer(200, {"data": [item("SUCCESS", "relation removed", {"id": lock_id})]})
 
 

@@ -27,8 +27,8 @@ _SYSTEM: Mapping[str, Callable[[Visit, Record], Any]] = {
     "Created_Time": lambda visit, record: visit.store.iso(record.created),
     "Owner": lambda _visit, record: dict(record.owner),
     "Tag": lambda _visit, record: list(record.tags.values()),
-    "$approval_state": lambda _visit, record: record.state.approval_state,
-    "$approved": lambda _visit, record: record.state.is_approved,
+    "$approval_state": lambda _visit, record: record.approval_state,
+    "$approved": lambda _visit, record: record.is_approved,
     "$approval": lambda _visit, record: {**_NO_RIGHTS, "resubmit": record.state in _REJECTED},
     "$review_process": lambda _visit, _record: {"approve": False, "reject": False, "resubmit": False},
     "$in_merge": lambda _visit, record: record.state is State.MERGE_PENDING,
@@ -135,10 +135,10 @@ def _asked(visit: Visit) -> list[Record]:
 def is_listed(visit: Visit, record: Record) -> bool:
     """Return whether `approval_state`, `approved` and `converted` of the query let a record through."""
     states = visit.request.param("approval_state")
-    if states and record.state.approval_state not in states.split(","):
+    if states and record.approval_state not in states.split(","):
         return False
     approved = "both" if states else "true"
-    pairs = (("approved", approved, record.state.is_approved), ("converted", "false", record.converted))
+    pairs = (("approved", approved, record.is_approved), ("converted", "false", record.converted))
     asked = ((visit.request.param(name) or default, value) for name, default, value in pairs)
     return all(wanted == "both" or value == (wanted == "true") for wanted, value in asked)
 

@@ -58,6 +58,18 @@ class State(StrEnum):
         return self.approval_state in ("approved", "merge_pending")
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a lock by hand covers, and gives back when it is lifted. The attributes are those of a record."""
+
+    state: State = State.APPROVED
+    locked_until: float | None = None
+    refusals_left: int | None = None
+    then: State = State.APPROVED
+    image_pending: bool = False
+    lock_source: str = "Manual"
+
+
 @dataclass(slots=True)
 class Record:
     """One record, and everything that the simulator knows of it. What :meth:`Engine.get` returns is a copy.
@@ -81,6 +93,7 @@ class Record:
         lock_id: Id under which Record Locking lists its lock.
         lock_source: `"Manual"` or `"Automatic"`.
         lock_reason: What the one who locked it by hand gave as reason, or `None`.
+        covered: What a call that locked it by hand found, or `None`.
         deleted: A delete was applied.
         converted: A conversion was applied.
         writes: Writes applied so far.
@@ -105,6 +118,7 @@ class Record:
     lock_id: str = ""
     lock_source: str = "Manual"
     lock_reason: str | None = None
+    covered: Standing | None = None
     deleted: bool = False
     converted: bool = False
     writes: int = 0
@@ -114,16 +128,44 @@ class Record:
         """Move to `state`, until an instant, a number of refusals, or for good."""
         self.state, self.locked_until, self.refusals_left, self.then = state, until, refusals, then
         self.image_pending = False
-        self.lock_id, self.lock_reason = "", None
+        self.lock_id, self.lock_reason, self.covered = "", None, None
+
+    def lock_by_hand(self, lock_id: str, reason: str) -> None:
+        """Lock it until :meth:`unlock_by_hand`. What it was before goes on beneath: its time runs."""
+        covered = Standing(
+            self.state, self.locked_until, self.refusals_left, self.then, self.image_pending, self.lock_source
+        )
+        self.enter(State.RECORD_LOCKING, then=State.APPROVED)
+        self.lock_id, self.lock_source, self.lock_reason, self.covered = lock_id, "Manual", reason, covered
+
+    def unlock_by_hand(self) -> None:
+        """Return to what it was before, or what has become of that."""
+        found = self.covered or Standing(self.then, lock_source=self.lock_source)
+        self.enter(found.state, until=found.locked_until, refusals=found.refusals_left, then=found.then)
+        self.image_pending, self.lock_source = found.image_pending, found.lock_source
 
     def settle(self, now: float, *, touch: bool = False) -> None:
-        """Leave the state if its time is over; `touch` moves `modified` to that instant."""
-        over = self.locked_until is not None and now >= self.locked_until
-        if not (over or (self.refusals_left is not None and self.refusals_left <= 0)):
+        """Leave the state if its time is over, also beneath a lock; `touch` moves `modified` to that instant."""
+        ends = self.covered or self
+        over = ends.locked_until is not None and now >= ends.locked_until
+        if not (over or (ends.refusals_left is not None and ends.refusals_left <= 0)):
             return
         if touch:
-            self.modified = max(self.modified, self.locked_until if over and self.locked_until else now)
-        self.enter(self.then, then=State.APPROVED)
+            self.modified = max(self.modified, ends.locked_until if over and ends.locked_until else now)
+        if self.covered is None:
+            self.enter(self.then, then=State.APPROVED)
+        else:
+            self.covered = Standing(self.covered.then, lock_source=self.covered.lock_source)
+
+    @property
+    def approval_state(self) -> str:
+        """The value that `$approval_state` shows: a lock by hand does not approve what it covers (a guess)."""
+        return (self.covered or self).state.approval_state
+
+    @property
+    def is_approved(self) -> bool:
+        """The value that `$approved` shows."""
+        return (self.covered or self).state.is_approved
 
     def refuse(self) -> None:
         """Count one refusal."""

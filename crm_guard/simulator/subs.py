@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
-from .messages import Json, RequestError, answer, item
+from .messages import Json, Request, RequestError, answer, item, not_simulated
 from .references import BrokenReferenceError, Reference, masked, references
 from .routes import Kind, resolve
+from .sub_reads import LIMITED, MOST, asks_too_much
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .routes import Route
 
 _URI = "/crm(/.*)?/v[0-9]+([.][0-9]+)?/.*"
 _ID = "[a-zA-Z0-9][a-zA-Z0-9_]*"
+_LONGEST: Mapping[str, int] = {"uri": 2048, "sub_request_id": 100}
+MAX_REFERENCES = 1000
 _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 _RESTRICTED_HEADERS = ("authorization", "x-crm-org")
 _ONE_ROW = frozenset({Kind.CREATE, Kind.UPDATE, Kind.UPDATE_ONE, Kind.UPSERT})
@@ -89,6 +95,7 @@ class Sub:
         params: Further query parameters.
         headers: Its headers.
         body: Its body, or `None`.
+        references: All references that it makes.
     """
 
     index: int
@@ -98,17 +105,26 @@ class Sub:
     params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None
+    references: tuple[Reference, ...] = ()
 
     @property
     def where(self) -> str:
         """Its JSON path."""
         return f"$.__composite_requests[{self.index}]"
 
-    @property
-    def references(self) -> list[Reference]:
-        """All references that it makes."""
-        parts = {"uri": self.uri, "params": self.params, "headers": self.headers, "body": self.body}
-        return [found for key, value in parts.items() for found in references(value, f"{self.where}.{key}")]
+    def request(self, connection: int) -> Request:
+        """Return it as a request of its own, its credentials those of the composite."""
+        path, _, query = self.uri.partition("?")
+        if self.params:
+            query = "&".join(filter(None, (query, urlencode(self.params, errors="replace"))))
+        return Request(
+            method=self.method,
+            path=path,
+            query=query,
+            headers={name: str(value) for name, value in self.headers.items()},
+            body=b"" if self.body is None else json.dumps(self.body).encode(),
+            connection=connection,
+        )
 
 
 def checked_subs(rows: Sequence[Json], version: float) -> list[Sub]:
@@ -123,9 +139,32 @@ def checked_subs(rows: Sequence[Json], version: float) -> list[Sub]:
     """
     problems = [_malformed(row, index) for index, row in enumerate(rows)]
     _raise_any(problems)
-    subs = [_sub(row, index) for index, row in enumerate(rows)]
+    subs = _with_references([_sub(row, index) for index, row in enumerate(rows)])
     _raise_any([_repeated(sub, subs) or refused(sub, version) or _unknown_reference(sub, subs) for sub in subs])
     return _in_order(subs)
+
+
+def _with_references(subs: Sequence[Sub]) -> list[Sub]:
+    """Return the subs with the references that they make.
+
+    Raises:
+        RequestError: There are more than anyone means: they cost time under the engine's mutex.
+    """
+    left, found = MAX_REFERENCES, []
+    for sub in subs:
+        made = tuple(islice(_references(sub), left + 1))
+        if len(made) > left:
+            where = {"api_name": made[-1].where.rpartition(".")[2], "json_path": made[-1].where}
+            message = f"invalid data; {not_simulated('more than', str(MAX_REFERENCES), 'references')}"
+            _raise_any([item("INVALID_DATA", message, where)])
+        left -= len(made)
+        found.append(replace(sub, references=made))
+    return found
+
+
+def _references(sub: Sub) -> Iterator[Reference]:
+    parts = {"uri": sub.uri, "params": sub.params, "headers": sub.headers, "body": sub.body}
+    return chain.from_iterable(references(value, f"{sub.where}.{key}") for key, value in parts.items())
 
 
 def _raise_any(problems: Sequence[Json | None]) -> None:
@@ -148,14 +187,21 @@ def _malformed(row: Json, index: int) -> Json | None:
     if number is not None and not (isinstance(number, str) and re.fullmatch(_ID, number)):
         kind = {"expected_data_type": "text", "regex": _ID}
         return _problem("INVALID_DATA", "invalid data", "sub_request_id", where, **kind)
+    for key, longest in _LONGEST.items():
+        if len(row.get(key) or "") > longest:
+            return _problem("INVALID_DATA", "invalid data", key, where, maximum_length=longest)
     for key in ("headers", "params"):
         if not isinstance(row.get(key) or {}, dict):
             return _problem("INVALID_DATA", "invalid data", key, where, expected_data_type="jsonobject")
+    return _restricted_headers(row, where)
+
+
+def _restricted_headers(row: Json, where: str) -> Json | None:
     restricted = [name for name in row.get("headers") or {} if name.lower() in _RESTRICTED_HEADERS]
-    if restricted:
-        # The keys of `details` are documented, the code is not.
-        return _problem("INVALID_DATA", "invalid data", "headers", where, restricted_headers=restricted)
-    return None
+    if not restricted:
+        return None
+    # The keys of `details` are documented, the code is not.
+    return _problem("INVALID_DATA", "invalid data", "headers", where, restricted_headers=restricted)
 
 
 def _problem(code: str, message: str, key: str, where: str, **details: Any) -> Json:
@@ -182,7 +228,7 @@ def _repeated(sub: Sub, subs: Sequence[Sub]) -> Json | None:
 
 def refused(sub: Sub, version: float) -> Json | None:
     """Return the item about a call that is not allowed in such a composite. The texts are undocumented."""
-    route = _route(sub)
+    route = route_of(sub)
     if route is None:  # it has its own answer to that address or method
         return None
     if route.kind in _REFUSED:
@@ -194,10 +240,22 @@ def refused(sub: Sub, version: float) -> Json | None:
     rows = sub.body.get("data") if isinstance(sub.body, dict) else None
     if route.kind in _ONE_ROW and isinstance(rows, list) and len(rows) > 1:
         return _problem("INVALID_DATA", "invalid data", "data", f"{sub.where}.body", maximum_length=1)
-    return None
+    return _reads_too_much(sub, route)
 
 
-def _route(sub: Sub) -> Route | None:
+def _reads_too_much(sub: Sub, route: Route) -> Json | None:
+    key = asks_too_much(sub.request(0), route.kind) if route.kind in LIMITED else None
+    if key is None:
+        return None
+    place = "body" if key == "select_query" else "params"
+    if place == "params" and key not in sub.params:
+        where = {"api_name": key, "json_path": f"{sub.where}.uri"}
+        return item("INVALID_DATA", "invalid data", {"maximum_length": MOST, **where})
+    return _problem("INVALID_DATA", "invalid data", key, f"{sub.where}.{place}", maximum_length=MOST)
+
+
+def route_of(sub: Sub) -> Route | None:
+    """Return what a sub-request addresses, as far as its references leave that open; `None` if CRM knows it not."""
     try:
         return resolve(sub.method, masked(sub.uri).partition("?")[0])
     except RequestError:

@@ -39,12 +39,22 @@ _TEXT_FIELDS = frozenset({"Last_Name", "First_Name", "Company", "Email", "Phone"
 _UPDATE_INVALID = "the field api name given seems to be invalid"
 _CREATE_INVALID = "The field value given for {} is invalid"
 _WRONG_FORMAT = "either the request body or parameters is in wrong format"
-_DUPLICATE_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "Leads": ("Email",),
-    "Contacts": ("Email",),
-    "Accounts": ("Account_Name",),
-    "Deals": ("Deal_Name",),
+# OAS (upsertRecords) spells some modules without the underscore that their API names have: both are taken.
+_DUPLICATE_FIELD: Mapping[str, str] = {
+    **dict.fromkeys(("Leads", "Contacts"), "Email"),
+    "Accounts": "Account_Name",
+    "Deals": "Deal_Name",
+    "Campaigns": "Campaign_Name",
+    "Solutions": "Solution_Title",
+    "Products": "Product_Name",
+    "Vendors": "Vendor_Name",
+    **dict.fromkeys(("Price_Books", "PriceBooks"), "Price_Book_Name"),
+    **dict.fromkeys(("Cases", "Quotes", "Invoices"), "Subject"),
+    **dict.fromkeys(("Sales_Orders", "SalesOrders", "Purchase_Orders", "PurchaseOrders"), "Subject"),
 }
+_DUPLICATE_FIELD_OF_CUSTOM = "Name"
+# Modules of CRM itself for which OAS lists no such field; as are all whose API name ends with `__s`.
+_WITHOUT_DUPLICATES = frozenset({"Tasks", "Events", "Calls", "Activities", "Notes", "Attachments"})
 
 
 def update(visit: Visit) -> Reply:
@@ -140,7 +150,7 @@ def stamps(visit: Visit, record: Record) -> Json:
         "Created_Time": visit.store.iso(record.created),
         "id": record.id,
         "Created_By": dict(USER),
-        "$approval_state": record.state.approval_state,
+        "$approval_state": record.approval_state,
     }
 
 
@@ -268,16 +278,22 @@ def _clone_record(visit: Visit, record: Record, row: Json) -> Json:
 
 
 def _upsert_row(visit: Visit, row: Json, position: int, names: Sequence[str]) -> Json:
-    """Update or insert; what became of the row is told beside its success, not beside an error (OAS)."""
+    """Update or insert; what became of the row is told beside its success, not beside an error (OAS).
+
+    A row with an id updates, and inserts nothing where no record has that id. That this is an error is
+    undocumented; OAS lists one of that form.
+    """
+    if row.get("id"):
+        return _told(_update_row(visit, row, position), "update", "id")
     record, duplicate_field = _duplicate(visit, row, names)
     if record is None:
-        result = _create_row(visit, row, position)
-        done: Json = {"action": "insert", "duplicate_field": None}
-    else:
-        visit.notes.named.append(record.id)
-        result = _update_record(visit, record, row, position)
-        done = {"action": "update", "duplicate_field": duplicate_field}
-    return {**result, **done} if succeeded(result) else result
+        return _told(_create_row(visit, row, position), "insert", None)
+    visit.notes.named.append(record.id)
+    return _told(_update_record(visit, record, row, position), "update", duplicate_field)
+
+
+def _told(result: Json, action: str, duplicate_field: str | None) -> Json:
+    return {**result, "action": action, "duplicate_field": duplicate_field} if succeeded(result) else result
 
 
 def _duplicate_fields(visit: Visit) -> Sequence[str]:
@@ -286,20 +302,24 @@ def _duplicate_fields(visit: Visit) -> Sequence[str]:
     Raises:
         RequestError: The body names them in another way than as an array of strings.
     """
-    names = visit.body.get("duplicate_check_fields") or _DUPLICATE_FIELDS.get(visit.route.module, ())
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+    names = visit.body.get("duplicate_check_fields") or _usual_duplicate_fields(visit.route.module)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RequestError(invalid_field("duplicate_check_fields", "jsonarray"))
     return names
 
 
+def _usual_duplicate_fields(module: str) -> list[str]:
+    """Return the field that tells duplicates unless a request names others, if there is one (OAS)."""
+    if module in _WITHOUT_DUPLICATES or module.endswith("__s"):
+        return []
+    return [_DUPLICATE_FIELD.get(module, _DUPLICATE_FIELD_OF_CUSTOM)]
+
+
 def _duplicate(visit: Visit, row: Json, names: Sequence[str]) -> tuple[Record | None, str | None]:
     """Return the record that `row` would duplicate, and which of the fields `names` tells."""
-    module = visit.route.module
-    if row.get("id"):
-        return visit.store.find(module, str(row["id"]), visit.now), "id"
     for name in names:
         if row.get(name) not in (None, ""):
-            record = visit.store.find(module, row[name], visit.now, external=name)
+            record = visit.store.find(visit.route.module, row[name], visit.now, external=name)
             if record is not None:
                 return record, name
     return None, None

@@ -63,13 +63,37 @@ class TestReferences:
             body={"data": [values]}))  # fmt: skip
         assert engine.get(second).fields == {"Seats": 5, "Parts": [1, {"a": None}], "Text": "5!"}
 
-    def test_a_value_cannot_change_the_path(self, send: Send, engine: Engine) -> None:
+    @pytest.mark.parametrize(("method", "value"), [("DELETE", "{id}?"), ("DELETE", "{id}/photo"),
+        ("POST", "{id}/actions/convert"), ("PUT", "{id}?x=/")])  # fmt: skip
+    def test_a_value_cannot_change_the_path(self, send: Send, engine: Engine, method: str, value: str) -> None:
         """It is percent-encoded: a slash or a question mark in it stays a part of the segment."""
-        first = engine.add_record("Leads", fields={"Name": "1/actions/convert?x"})
-        _, items = _do(send, engine, _sub("r", "GET", f"Leads/{first}"),
-                       _sub("w", "DELETE", "Leads/@{r:$.data[0].Name}"))  # fmt: skip
-        assert _statuses(items) == [200, 400]
-        assert list(engine.records) == [first]
+        victim = engine.add_record("Leads", image=b"x")
+        names = engine.add_record("Leads", fields={"Name": value.format(id=victim)})
+        _, items = _do(send, engine, _sub("r", "GET", f"Leads/{names}"),
+                       _sub("w", method, "Leads/@{r:$.data[0].Name}", body={"data": [{}]}))  # fmt: skip
+        assert _statuses(items)[0] == 200
+        assert _statuses(items)[1] >= 400
+        assert (engine.writes(victim), list(engine.records)) == (0, [victim, names])
+
+    def test_a_value_cannot_change_the_query(self, send: Send, engine: Engine) -> None:
+        lead = engine.add_record("Leads", fields={"Name": "id&fields=Secret", "Secret": "s"})
+        _, items = _do(send, engine, _sub("r", "GET", f"Leads/{lead}"),
+                       _sub("w", "GET", f"Leads/{lead}?fields=@{{r:$.data[0].Name}}"))  # fmt: skip
+        assert items[1]["details"]["response"]["body"]["data"] == [{"id": lead}]
+
+    @pytest.mark.parametrize("value", ["1/2", "1?2", "1&2", "1#2", "1%2F2", "1+2 3", "1=2;3", "é"])
+    def test_a_value_arrives_as_it_is_in_the_path_and_in_the_query(
+        self, send: Send, engine: Engine, value: str
+    ) -> None:
+        lead = engine.add_record("Leads", fields={"Key": value, "Email": f"{value}@x.test"})
+        subs = (
+            _sub("r", "GET", f"Leads/{lead}"),
+            _sub("p", "GET", "Leads/@{r:$.data[0].Key}", headers={"X-EXTERNAL": "Leads.Key"}),
+            _sub("q", "GET", "Leads/search?fields=id&email=@{r:$.data[0].Email}"),
+        )
+        _, items = _do(send, engine, *subs)
+        assert _statuses(items) == [200, 200, 200]
+        assert all(entry["details"]["response"]["body"]["data"][0]["id"] == lead for entry in items)
 
     def test_a_sub_may_refer_to_a_later_one_and_the_answers_keep_their_places(
         self, send: Send, engine: Engine
@@ -166,6 +190,41 @@ class TestRestrictions:
         assert items[0]["details"].keys() == details
         assert engine.records == {}
 
+    @pytest.mark.parametrize(("sub", "fits", "key", "longest"), [
+        (_sub("1" * 101, "GET", "org"), _sub("1" * 100, "GET", "org"), "sub_request_id", 100),
+        (_sub("1", "GET", "org?a=" + "b" * 2035), _sub("1", "GET", "org?a=" + "b" * 2034), "uri", 2048),
+    ])  # fmt: skip
+    def test_what_is_too_long_stops_everything(
+        self, send: Send, engine: Engine, sub: Any, fits: Any, key: str, longest: int
+    ) -> None:
+        status, (found,) = _do(send, engine, sub)
+        where = {"api_name": key, "json_path": f"$.__composite_requests[0].{key}"}
+        assert (status, found["code"], found["details"]) == (
+            400,
+            "INVALID_DATA",
+            {"maximum_length": longest, **where},
+        )
+        assert len(fits[key]) == longest
+        assert _do(send, engine, fits)[0] == 200
+
+    @pytest.mark.parametrize("flag", ["rollback_on_fail", "parallel_execution"])
+    @pytest.mark.parametrize("value", ["true", "false", 1, 0, [], {}])
+    def test_a_flag_is_a_boolean(self, send: Send, engine: Engine, flag: str, value: Any) -> None:
+        reply = send(engine, "POST", "__composite_requests", {flag: value, "__composite_requests": [NEW_LEAD]})
+        where = {"expected_data_type": "boolean", "api_name": flag, "json_path": f"$.{flag}"}
+        assert (reply.status, reply.json()["code"], reply.json()["details"]) == (400, "INVALID_DATA", where)
+        assert engine.records == {}
+
+    def test_references_without_end_are_refused_and_not_worked_on(self, send: Send, engine: Engine) -> None:
+        fields = {f"F{number}": ID for number in range(999)}
+        update = _sub("2", "PUT", f"Leads/{ID}", body={"data": [fields]})
+        assert _do(send, engine, NEW_LEAD, update)[0] == 200
+        status, (found,) = _do(send, engine, NEW_LEAD, update, _sub("3", "GET", "Leads", params={"ids": ID}))
+        where = {"api_name": "ids", "json_path": "$.__composite_requests[2].params.ids"}
+        assert (status, found["code"], found["details"]) == (400, "INVALID_DATA", where)
+        assert "not simulated: more than 1000 references" in found["message"]
+        assert len(engine.records) == 1
+
     def test_an_address_that_crm_does_not_know_is_answered_inside(self, send: Send, engine: Engine) -> None:
         status, items = _do(send, engine, NEW_LEAD, _sub("2", "GET", "Leads/1/nothing"))
         assert (status, _statuses(items)[0], len(engine.records)) == (200, 201, 1)
@@ -193,6 +252,76 @@ class TestRestrictions:
         assert seen == [status]
         work(0)
         assert seen[1] == 200
+
+
+def _query(text: str) -> dict[str, Any]:
+    return _sub("q", "POST", "coql", body={"select_query": text})
+
+
+class TestReadsOfManyRecords:
+    """A sub may read 25 records (OAS: the allowed APIs)."""
+
+    @pytest.fixture
+    def many(self) -> Engine:
+        engine = Engine()
+        account = engine.add_record("Accounts", "900", fields={"Account_Name": "A"})
+        for number in range(1, 31):
+            engine.add_record("Leads", number, fields={"Last_Name": "L", "Account_Name": {"id": account}})
+        return engine
+
+    @pytest.mark.parametrize("uri", ["Leads?fields=id", "Leads/search?fields=id&criteria=(Last_Name:equals:L)",
+        "Accounts/900/Leads?fields=id"])  # fmt: skip
+    def test_they_come_in_pages_of_25(self, send: Send, many: Engine, uri: str) -> None:
+        pages = [
+            _sub("a", "GET", uri),
+            _sub("b", "GET", uri, params={"page": 2, "per_page": 25}),
+            _sub("c", "GET", f"{uri}&per_page=7"),
+        ]
+        status, items = _do(send, many, *pages)
+        bodies = [entry["details"]["response"]["body"] for entry in items]
+        assert (status, [len(body["data"]) for body in bodies]) == (200, [25, 5, 7])
+        assert [(body["info"]["per_page"], body["info"]["more_records"]) for body in bodies] == [
+            (25, True), (25, False), (7, True)]  # fmt: skip
+        seen = {record["id"] for body in bodies[:2] for record in body["data"]}
+        assert seen == {str(number) for number in range(1, 31)}
+
+    def test_a_query_without_a_limit_has_25(self, send: Send, many: Engine) -> None:
+        text = "select id from Leads where id is not null"
+        _, items = _do(send, many, _query(text), {**_query(f"{text} limit 5, 25"), "sub_request_id": "r"})
+        whole, rest = (entry["details"]["response"]["body"] for entry in items)
+        assert (len(whole["data"]), whole["info"]) == (25, {"count": 25, "more_records": True})
+        assert (len(rest["data"]), rest["info"]) == (25, {"count": 25, "more_records": False})
+
+    @pytest.mark.parametrize(("sub", "key", "place"), [
+        (_sub("1", "GET", "Leads?fields=id&per_page=26"), "per_page", "uri"),
+        (_sub("1", "GET", "Leads/search?fields=id&email=a%40x.test", params={"per_page": 200}), "per_page",
+         "params.per_page"),
+        (_sub("1", "GET", "Accounts/900/Leads", params={"per_page": "9" * 5000}), "per_page", "params.per_page"),
+        (_sub("1", "GET", "users", params={"per_page": 26}), "per_page", "params.per_page"),
+        (_query("select id from Leads where id is not null limit 26"), "select_query", "body.select_query"),
+    ])  # fmt: skip
+    def test_to_ask_for_more_stops_everything(
+        self, send: Send, many: Engine, sub: Any, key: str, place: str
+    ) -> None:
+        status, (found,) = _do(send, many, NEW_LEAD, {**sub, "sub_request_id": "2"})
+        where = {"api_name": key, "json_path": f"$.__composite_requests[1].{place}"}
+        assert (status, found["code"], found["details"]) == (400, "INVALID_DATA", {"maximum_length": 25, **where})
+        assert len(many.records) == 31
+
+    @pytest.mark.parametrize("sub", [
+        _sub("2", "GET", "Leads", params={"fields": "id", "per_page": "@{r:$.data[0].Number}"}),
+        {**_query("select id from Leads where id > 0 limit @{r:$.data[0].Number}"), "sub_request_id": "2"},
+    ])  # fmt: skip
+    def test_a_reference_is_no_way_to_more(self, send: Send, many: Engine, sub: Any) -> None:
+        many.add_record("Deals", "700", fields={"Number": 26})
+        status, items = _do(send, many, _sub("r", "GET", "Deals/700"), sub)
+        assert (status, [entry["code"] for entry in items]) == (207, ["SUCCESS", "INVALID_DATA"])
+
+    @pytest.mark.parametrize("sub", [_sub("1", "GET", "Leads?fields=id&per_page=x"), _query("select from where"),
+        _sub("1", "POST", "coql", body={"select_query": 7})])  # fmt: skip
+    def test_what_is_wrong_besides_is_answered_inside(self, send: Send, many: Engine, sub: Any) -> None:
+        status, items = _do(send, many, sub)
+        assert (status, _statuses(items)) == (200, [400])
 
 
 class TestRollback:

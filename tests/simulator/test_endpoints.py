@@ -150,6 +150,49 @@ class TestWrites:
         assert found == [("update", "id"), ("update", "Email"), ("insert", None)]
         assert send(engine, "POST", "Leads/upsert", {"data": [{"Last_Name": "New"}]}).status == 200
 
+    @pytest.mark.parametrize(("module", "field"), [
+        ("Leads", "Email"), ("Accounts", "Account_Name"), ("Contacts", "Email"), ("Deals", "Deal_Name"),
+        ("Campaigns", "Campaign_Name"), ("Cases", "Subject"), ("Solutions", "Solution_Title"),
+        ("Products", "Product_Name"), ("Vendors", "Vendor_Name"), ("Price_Books", "Price_Book_Name"),
+        ("Quotes", "Subject"), ("Sales_Orders", "Subject"), ("Purchase_Orders", "Subject"), ("Invoices", "Subject"),
+        ("PriceBooks", "Price_Book_Name"), ("SalesOrders", "Subject"), ("PurchaseOrders", "Subject"),
+        ("Machines", "Name"),
+    ])  # fmt: skip
+    def test_an_upsert_knows_the_duplicate_field_of_every_module(
+        self, send: Send, engine: Engine, module: str, field: str
+    ) -> None:
+        """zoho/crm-oas: record/upsertRecords, `duplicate_check_fields`."""
+        body = {"data": [{field: "A", "Last_Name": "A", "Account_Name": "A"}]}
+        done = [send(engine, "POST", f"{module}/upsert", body).json()["data"][0] for _ in range(2)]
+        assert [(entry["action"], entry["duplicate_field"]) for entry in done] == [
+            ("insert", None),
+            ("update", field),
+        ]
+
+    @pytest.mark.parametrize(("module", "fields"), [("Tasks", {"Subject": "A", "Name": "A"}),
+        ("Appointments__s", {"Name": "A"})])  # fmt: skip
+    def test_an_upsert_finds_no_duplicates_where_no_field_tells_them(
+        self, send: Send, engine: Engine, module: str, fields: dict[str, str]
+    ) -> None:
+        for _ in range(2):
+            reply = send(engine, "POST", f"{module}/upsert", {"data": [fields]})
+            assert reply.json()["data"][0]["action"] == "insert"
+
+    def test_an_upsert_with_an_unknown_id_inserts_nothing(self, send: Send, engine: Engine) -> None:
+        lead = engine.add_record("Leads", fields={"Email": "a@x.com"})
+        gone = engine.add_record("Leads")
+        send(engine, "DELETE", f"Leads/{gone}")
+        rows = [{"id": "999", "Last_Name": "A", "Email": "a@x.com"}, {"id": gone, "Last_Name": "B"}, {"id": lead}]
+        reply = send(engine, "POST", "Leads/upsert", {"data": rows})
+        *unknown, fine = reply.json()["data"]
+        assert (reply.status, fine["action"], list(engine.records)) == (207, "update", [lead])
+        for index, entry in enumerate(unknown):
+            where = {"api_name": "id", "json_path": f"$.data[{index}].id"}
+            assert (entry["code"], entry["message"], entry["details"]) == (
+                "INVALID_DATA", "the id given seems to be invalid", where)  # fmt: skip
+            assert not entry.keys() & {"action", "duplicate_field"}
+        assert engine.calls[-1].record_ids == ("999", gone, lead)
+
     @pytest.mark.parametrize("separator", [",", "%2C", "%2c", ", "])
     def test_delete_takes_any_comma(self, send: Send, engine: Engine, separator: str) -> None:
         ids = _leads(engine, 2)
