@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 MAX_DEPTH = 50
 """How deep parentheses may be nested: far more than the criteria that are allowed can use. Undocumented."""
@@ -38,12 +38,19 @@ class Group:
 Tree: TypeAlias = Condition | Group
 
 
-def holds(tree: Tree, test: Callable[[Condition], bool]) -> bool:
-    """Return whether a tree holds, where `test` tells whether a condition does."""
+def held(tree: Tree, test: Callable[[Condition], Sequence[bool]]) -> Sequence[bool]:
+    """Return for which records a tree holds, where `test` tells this of one condition.
+
+    It is asked once about each condition, also where the tree has it several times.
+    """
+    return _held(tree, {condition: test(condition) for condition in dict.fromkeys(conditions(tree))})
+
+
+def _held(tree: Tree, known: Mapping[Condition, Sequence[bool]]) -> Sequence[bool]:
     if isinstance(tree, Condition):
-        return test(tree)
-    found = (holds(part, test) for part in tree.parts)
-    return all(found) if tree.every else any(found)
+        return known[tree]
+    join = all if tree.every else any
+    return [join(found) for found in zip(*(_held(part, known) for part in tree.parts), strict=True)]
 
 
 def conditions(tree: Tree) -> Iterator[Condition]:

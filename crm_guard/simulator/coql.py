@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .comparing import FIND_NO_VALUE, among, is_value, ordered, sort_key
 from .coql_grammar import parse
-from .datatypes import (
-    LOOKUPS,
-    MOMENTS,
-    NUMBERS,
-    TEXTS,
-    DataType,
-    equals,
-    is_value,
-    orders,
-    sort_key,
-    texts_of,
-)
+from .datatypes import LOOKUPS, MOMENTS, NUMBERS, TEXTS, DataType, missing
 from .messages import Reply, RequestError, answer, bad_request, bare, invalid_field, not_simulated, read_json
+from .org import KNOWN, is_module
 from .reads import by_id
-from .selection import selected, value_at
+from .selection import column_of, selected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .comparing import Key, Test
     from .conditions import Condition
     from .coql_grammar import Query
     from .messages import Json, Request
@@ -34,7 +26,9 @@ _LARGE_FROM = 4
 _MOST, _MOST_BEFORE = 2000, 200
 # The highest limit that costs one credit, and two; the rest costs three.
 _STEPS = (200, 1000)
-_ORDER: Mapping[str, Callable[[int], bool]] = {
+# By how a value compares with what is given: -1, 0 or 1. The ends of `between` belong to it.
+_ORDER: Mapping[str, Callable[..., bool]] = {
+    "between": lambda low, high: low >= 0 >= high,
     ">": lambda order: order > 0,
     ">=": lambda order: order >= 0,
     "<": lambda order: order < 0,
@@ -44,7 +38,7 @@ _EQUAL = frozenset({"=", "!="})
 _NULL = frozenset({"is null", "is not null"})
 _IN = _EQUAL | _NULL | {"in", "not in"}
 _LIKE = _IN | {"like", "not like"}
-_ORDERED = _IN | _ORDER.keys() | {"between"}
+_ORDERED = _IN | _ORDER.keys()
 
 
 def run_query(visit: Visit) -> Reply:
@@ -53,14 +47,16 @@ def run_query(visit: Visit) -> Reply:
     The `id` comes with every record (OAS prints answers with and without), a column without a value as null.
     """
     query = _query(visit)
+    if not is_module(visit, query.module):
+        raise RequestError(bad_request("INVALID_MODULE", f"the given module is not supported in api {KNOWN}"))
     visit.notes.credits = 1 + sum(query.limit > step for step in _STEPS)
     records = list(visit.store.living(query.module, visit.now))
-    found = selected(visit, records, query.tree, check, matches)
+    found = selected(visit, records, query.tree, check, test_of)
     if query.columns[0].counts:
         rows, more = [_counts(visit, query, found)], False
     else:
         kept = _sorted(visit, query, found)[query.offset :]
-        rows = [_row(visit, query, record) for record in kept[: query.limit]]
+        rows = _rows(visit, query, kept[: query.limit])
         more = len(kept) > query.limit
     if not rows:
         return Reply(status=204)
@@ -101,18 +97,24 @@ def _sorted(visit: Visit, query: Query, found: list[Record]) -> list[Record]:
         if name == "id":
             found.sort(key=by_id, reverse=down)
         else:
-            found.sort(key=lambda record, name=name: sort_key(value_at(visit, record, name)), reverse=down)  # type: ignore[misc]
+            keys = column_of(visit, found, name).map(sort_key).values
+            places = sorted(range(len(found)), key=keys.__getitem__, reverse=down)
+            found = [found[place] for place in places]
     return found
 
 
-def _row(visit: Visit, query: Query, record: Record) -> Json:
-    return {**{column.key: value_at(visit, record, column.path) for column in query.columns}, "id": record.id}
+def _rows(visit: Visit, query: Query, shown: list[Record]) -> list[Json]:
+    rows: list[Json] = [{} for _ in shown]
+    for column in query.columns:
+        for row, value in zip(rows, column_of(visit, shown, column.path).values, strict=True):
+            row[column.key] = value
+    return [{**row, "id": record.id} for row, record in zip(rows, shown, strict=True)]
 
 
 def _counts(visit: Visit, query: Query, found: list[Record]) -> Json:
     """Return how many of the records have a value in each column."""
-    paths = {column.key: column.path for column in query.columns}
-    return {key: sum(value_at(visit, record, path) is not None for record in found) for key, path in paths.items()}
+    columns = {column.key: column_of(visit, found, column.path) for column in query.columns}
+    return {key: sum(not missing(value) for value in column.values) for key, column in columns.items()}
 
 
 def allowed(kind: DataType) -> frozenset[str]:
@@ -143,40 +145,35 @@ def check(condition: Condition, kind: DataType) -> None:
         raise RequestError(bad_request("INVALID_QUERY", "Invalid query formed", **details))
 
 
-def matches(condition: Condition, kind: DataType | None, value: Any) -> bool:
-    """Return whether a value of type `kind` meets a condition.
+def test_of(condition: Condition, kind: DataType | None) -> Test:
+    """Return the test whether what a field of type `kind` has meets a condition.
 
-    As in SQL, what has no value meets `is null` alone; and texts compare without case. Both are undocumented.
+    Texts compare without case (undocumented).
     """
+    if condition.operator in _NULL:
+        return lambda keys: (keys is None) == (condition.operator in FIND_NO_VALUE)
+    test = None if kind is None else _test(condition, kind)
+    return lambda keys: keys is not None and test is not None and test(keys)
+
+
+def _test(condition: Condition, kind: DataType) -> Callable[[tuple[Key, ...]], bool]:
     operator, values = condition.operator, condition.values
-    missing = kind is None or value is None or value in ("", [])
-    if operator in _NULL:
-        return missing == (operator == "is null")
-    if missing or kind is None:
-        return False
-    if operator in _ORDER or operator == "between":
-        return _in_order(condition, kind, value)
+    if operator in _ORDER:
+        return ordered(kind, values, _ORDER[operator])
     positive = operator.removeprefix("not ").replace("!=", "=")
-    if positive == "like":
-        met = any(_like(text, values[0].casefold()) for text in texts_of(value))
-    else:
-        met = any(equals(kind, value, text) for text in values)
-    return met == (positive == operator)
+    test = _like(values[0].casefold()) if positive == "like" else among(kind, values)
+    return test if positive == operator else lambda keys: not test(keys)
 
 
-def _like(text: str, pattern: str) -> bool:
+def _like(pattern: str) -> Callable[[tuple[Key, ...]], bool]:
     middle = pattern.removeprefix("%").removesuffix("%")
     starts, ends = not pattern.startswith("%"), not pattern.endswith("%")
-    if starts and ends:
-        return text == middle
-    if starts:
-        return text.startswith(middle)
-    return text.endswith(middle) if ends else middle in text
 
+    def fits(text: str) -> bool:
+        if starts and ends:
+            return text == middle
+        if starts:
+            return text.startswith(middle)
+        return text.endswith(middle) if ends else middle in text
 
-def _in_order(condition: Condition, kind: DataType, value: Any) -> bool:
-    """Return whether a value lies where a comparison wants it; the ends of `between` belong to it."""
-    found = orders(kind, value, condition.values)
-    if condition.operator == "between":
-        return len(found) == 2 and found[0] >= 0 >= found[1]
-    return bool(found) and _ORDER[condition.operator](found[0])
+    return lambda keys: any(isinstance(key, str) and fits(key) for key in keys)

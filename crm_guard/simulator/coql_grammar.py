@@ -139,6 +139,7 @@ def _counted(cursor: Cursor, function: str) -> str:
 
 def _check_repeated(before: list[Column], column: Column) -> None:
     """Check that neither the alias of a column nor the column was there before."""
+    _check_alias(before, column)
     same = next((known for known in before if known.key == column.key), None)
     if same is not None and column.alias:
         details = {"referred_columns": [same.path, column.path], "alias": column.alias}
@@ -150,6 +151,18 @@ def _check_repeated(before: list[Column], column: Column) -> None:
         details = {"column_name": column.path, "aggregate": "COUNT"}
         raise RequestError(bad_request("DUPLICATE_DATA", "duplicate aggregate function", **details))
     raise RequestError(bad_request("DUPLICATE_DATA", "duplicate select column", column_name=column.path))
+
+
+def _check_alias(before: list[Column], column: Column) -> None:
+    """Check that no alias is the name of a column that has none."""
+    for aliased, plain in [(column, known) for known in before] + [(known, column) for known in before]:
+        if aliased.alias and not plain.alias and aliased.alias == plain.key:
+            message = (
+                "column name or property name given in select columns without alias name "
+                "cannot be an alias name for other select columns"
+            )
+            details = {"column_name": aliased.path, "alias": aliased.alias}
+            raise RequestError(bad_request("INVALID_QUERY", message, **details))
 
 
 def _order(cursor: Cursor) -> list[tuple[str, bool]]:
@@ -174,6 +187,8 @@ def _window(cursor: Cursor, most: int) -> tuple[int, int]:
         limit = _whole(cursor, "limit")
         if cursor.take(","):
             offset, limit = limit, _whole(cursor, "limit")
+            if cursor.next.word == "offset":
+                cursor.fail()
     if cursor.take("offset"):
         offset = _whole(cursor, "offset")
     if limit < 1:

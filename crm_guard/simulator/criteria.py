@@ -6,37 +6,31 @@ OAS (`module_search`, `record_count`): the grammar, the operators by data type, 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .comparing import FIND_NO_VALUE, among, is_value, ordered
 from .conditions import MAX_DEPTH, Condition, Tree, joined
-from .datatypes import (
-    LOOKUPS,
-    MOMENTS,
-    NUMBERS,
-    TEXTS,
-    DataType,
-    equals,
-    is_value,
-    names_of,
-    orders,
-    texts_of,
-)
+from .datatypes import LOOKUPS, MOMENTS, NUMBERS, TEXTS, DataType
 from .messages import Reply, RequestError, bad_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from .comparing import Key, Test
+
 MAX_LENGTH = 3000
 MAX_CONDITIONS = 10
 MAX_IN = 100
 
-_ORDER: Mapping[str, Callable[[int], bool]] = {
+# By how a value compares with what is given: -1, 0 or 1. The ends of `between` belong to it.
+_ORDER: Mapping[str, Callable[..., bool]] = {
+    "between": lambda low, high: low >= 0 >= high,
     "greater_than": lambda order: order > 0,
     "greater_equal": lambda order: order >= 0,
     "less_than": lambda order: order < 0,
     "less_equal": lambda order: order <= 0,
 }
-OPERATORS = frozenset({"equals", "not_equal", "starts_with", "in", "between", *_ORDER})
+OPERATORS = frozenset({"equals", "not_equal", "starts_with", "in", *_ORDER})
 _OF_ALL = frozenset({"equals", "not_equal"})
 _OF_TEXTS = _OF_ALL | {"starts_with", "in"}
 _OF_ORDERED = OPERATORS - {"starts_with"}
@@ -177,32 +171,24 @@ def check(condition: Condition, kind: DataType) -> None:
         raise RequestError(_invalid(message, **details))
 
 
-def matches(condition: Condition, kind: DataType | None, value: Any) -> bool:
-    """Return whether a value of type `kind` meets a condition.
+def test_of(condition: Condition, kind: DataType | None) -> Test:
+    """Return the test whether what a field of type `kind` has meets a condition.
 
     `equals` means "contains" but for picklists (OAS); without case, and letter by letter, where CRM "may" find
-    texts that look alike. What has no value is not equal to anything (undocumented).
+    texts that look alike.
     """
-    operator = condition.operator
-    if kind is None or operator not in allowed(kind):
-        return operator == "not_equal"
-    first = condition.values[0]
-    if operator == "equals":
-        contained = kind in TEXTS and any(first.casefold() in text for text in texts_of(value))
-        return contained or equals(kind, value, first)
-    if operator == "not_equal":
-        return not equals(kind, value, first)
-    if operator == "in":
-        return any(equals(kind, value, text) for text in condition.values)
+    test = None if kind is None else _test(condition, kind)
+    found_empty = condition.operator in FIND_NO_VALUE
+    return lambda keys: found_empty if keys is None or test is None else test(keys)
+
+
+def _test(condition: Condition, kind: DataType) -> Callable[[tuple[Key, ...]], bool]:
+    operator, first = condition.operator, condition.values[0].casefold()
     if operator == "starts_with":
-        names = names_of(value) if kind in LOOKUPS else texts_of(value)
-        return any(name.startswith(first.casefold()) for name in names)
-    return _in_order(condition, kind, value)
-
-
-def _in_order(condition: Condition, kind: DataType, value: Any) -> bool:
-    """Return whether a value lies where a comparison wants it; the ends of `between` belong to it."""
-    found = orders(kind, value, condition.values)
-    if condition.operator == "between":
-        return len(found) == 2 and found[0] >= 0 >= found[1]
-    return bool(found) and _ORDER[condition.operator](found[0])
+        return lambda keys: any(isinstance(key, str) and key.startswith(first) for key in keys)
+    if operator == "equals" and kind in TEXTS:
+        return lambda keys: any(isinstance(key, str) and first in key for key in keys)
+    if operator in _ORDER:
+        return ordered(kind, condition.values, _ORDER[operator])
+    equal = among(kind, condition.values)
+    return equal if operator != "not_equal" else lambda keys: not equal(keys)

@@ -1,4 +1,4 @@
-"""What kind of value a field holds, and how values compare. Pure functions.
+"""What kind of value a field holds. Pure functions.
 
 The simulator knows no field but by its values and by its name: the data types are guesses from these. ZOHO docs:
 field metadata.
@@ -10,13 +10,10 @@ import math
 import re
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-# Numbers with numbers, and dates with moments.
-Ordered: TypeAlias = int | float | date | datetime
 
 
 class DataType(StrEnum):
@@ -45,7 +42,16 @@ LOOKUPS = frozenset({DataType.LOOKUP, DataType.OWNER})
 TEXTS = frozenset({DataType.TEXT, DataType.TEXTAREA, DataType.EMAIL, DataType.PHONE})
 
 _NAMED = {"id": DataType.BIGINT, "Owner": DataType.OWNER, "Description": DataType.TEXTAREA}
-# Of the usual modules.
+# Fields of the usual modules, whatever their texts look like.
+_EMAILS = frozenset({"Email", "Secondary_Email"})
+_PHONES = frozenset({"Phone", "Mobile", "Fax", "Home_Phone", "Other_Phone"})
+_PLAIN_TEXTS = frozenset(
+    {
+        *("Last_Name", "First_Name", "Full_Name", "Company", "Designation", "Title", "Department", "Website"),
+        *("Account_Name", "Deal_Name", "Product_Name", "Vendor_Name", "Campaign_Name", "Subject", "Name"),
+        *("Note_Title", "Note_Content", "Street", "City", "State", "Zip_Code", "Country", "Twitter", "Skype_ID"),
+    }
+)
 _PICKLISTS = frozenset(
     {
         *("Account_Type", "Industry", "Lead_Source", "Lead_Status", "Ownership", "Pipeline", "Priority", "Rating"),
@@ -62,10 +68,12 @@ _DATETIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|[
 
 def type_of(name: str, value: Any) -> DataType | None:
     """Return the data type of the field `name` that holds `value`; `None` where the value does not tell."""
-    if value is None or value == "":
+    if missing(value):
         return None
     if name in _NAMED:
         return _NAMED[name]
+    if not isinstance(value, (dict, list)) and (usual := _of_usual_field(name)) is not None:
+        return usual
     for kind, known in ((bool, DataType.BOOLEAN), (int, DataType.INTEGER), (float, DataType.DOUBLE)):
         if isinstance(value, kind):
             return known
@@ -77,12 +85,32 @@ def type_of(name: str, value: Any) -> DataType | None:
     return _text_type(name, str(value))
 
 
+def missing(value: Any) -> bool:
+    """Return whether a field holds nothing, the same for all that ask.
+
+    That is null, an empty text or list, or what answers show as null: a number that is not finite.
+    """
+    return value is None or value in ("", []) or (isinstance(value, float) and not math.isfinite(value))
+
+
+def _of_usual_field(name: str) -> DataType | None:
+    """Return the data type of a field of the usual modules, unless it holds a lookup or a list."""
+    sets = ((_PICKLISTS, DataType.PICKLIST), (_EMAILS, DataType.EMAIL), (_PHONES, DataType.PHONE))
+    found = next((kind for names, kind in sets if name in names), None)
+    return found or (DataType.TEXT if name in _PLAIN_TEXTS else None)
+
+
 def _text_type(name: str, text: str) -> DataType:
-    if name in _PICKLISTS:
-        return DataType.PICKLIST
     if (moment := as_moment(text)) is not None:
         return DataType.DATETIME if isinstance(moment, datetime) else DataType.DATE
-    if _EMAIL_NAME.search(name) or _ADDRESS.fullmatch(text):
+    return DataType.EMAIL if _ADDRESS.fullmatch(text) else plain_type(name)
+
+
+def plain_type(name: str) -> DataType:
+    """Return the data type that the name of a field tells, where its values are texts of any kind."""
+    if (kind := _NAMED.get(name) or _of_usual_field(name)) is not None:
+        return kind
+    if _EMAIL_NAME.search(name):
         return DataType.EMAIL
     return DataType.PHONE if _PHONE_NAME.search(name) else DataType.TEXT
 
@@ -105,43 +133,6 @@ def as_number(text: str) -> int | float | None:
     return float(text) if "." in text else int(text)
 
 
-def as_ordered(kind: DataType, value: Any) -> Ordered | None:
-    """Return a value, or a text that is to be compared with one of type `kind`, in a form that has an order."""
-    if kind in MOMENTS:
-        return as_moment(str(value))
-    if kind not in NUMBERS or isinstance(value, bool):
-        return None
-    if isinstance(value, (int, float)):
-        return None if isinstance(value, float) and math.isnan(value) else value
-    return as_number(str(value))
-
-
-def compare(left: Ordered, right: Ordered) -> int:
-    """Return -1, 0 or 1. A day and an instant compare by the day of the instant (undocumented)."""
-    if isinstance(left, datetime) != isinstance(right, datetime):
-        left, right = _day(left), _day(right)
-    # Both are numbers or both are moments: `as_ordered` saw to that.
-    return (left > right) - (left < right)  # type: ignore[operator]
-
-
-def orders(kind: DataType, value: Any, texts: Iterable[str]) -> list[int]:
-    """Return how a value compares with each of some texts; nothing where one of them has no order."""
-    found = as_ordered(kind, value)
-    limits = [as_ordered(kind, text) for text in texts]
-    known = [compare(found, limit) for limit in limits if limit is not None and found is not None]
-    return known if len(known) == len(limits) else []
-
-
-def _day(moment: Ordered) -> Ordered:
-    return moment.date() if isinstance(moment, datetime) else moment
-
-
-def names_of(value: Any) -> tuple[str, ...]:
-    """Return by which texts a lookup can be named: its name and its id, in lower case."""
-    found = (value.get("name"), value.get("id")) if isinstance(value, dict) else (value,)
-    return tuple(str(text).casefold() for text in found if text is not None)
-
-
 def texts_of(value: Any) -> tuple[str, ...]:
     """Return the texts in a value, in lower case: itself, those in a list, or the name of a lookup."""
     if isinstance(value, list):
@@ -151,40 +142,18 @@ def texts_of(value: Any) -> tuple[str, ...]:
     return () if value is None or isinstance(value, bool) else (str(value).casefold(),)
 
 
-def is_value(kind: DataType, text: str) -> bool:
-    """Return whether a text can be compared with values of type `kind`."""
-    if kind is DataType.BOOLEAN:
-        return text.lower() in ("true", "false")
-    return as_ordered(kind, text) is not None if kind in NUMBERS | MOMENTS else True
-
-
-def equals(kind: DataType, value: Any, text: str) -> bool:
-    """Return whether a field of type `kind` has exactly this value; texts compare without case (undocumented)."""
-    if kind is DataType.BOOLEAN:
-        return isinstance(value, bool) and value == (text.lower() == "true")
-    if kind in NUMBERS | MOMENTS:
-        left, right = as_ordered(kind, value), as_ordered(kind, text)
-        return left is not None and right is not None and compare(left, right) == 0
-    if kind in LOOKUPS:
-        return text.casefold() in names_of(value)
-    return text.casefold() in texts_of(value)
-
-
-def sort_key(value: Any) -> tuple[int, Any]:
-    """Return by what values of any type are put in order: those that are nothing first (undocumented)."""
-    if value is None:
-        return (0, 0)
-    if isinstance(value, (bool, int, float)):
-        return (1, value)
-    text = value.get("name") or value.get("id") if isinstance(value, dict) else value
-    moment = as_moment(str(text))
-    if isinstance(moment, datetime):
-        return (2, moment.timestamp())
-    if moment is not None:
-        return (2, datetime(moment.year, moment.month, moment.day, tzinfo=UTC).timestamp())
-    return (3, str(text).casefold())
-
-
 def common_type(name: str, values: Iterable[Any]) -> DataType | None:
-    """Return the data type of a field by the first of its values that tells; `None` where none does."""
-    return next((kind for kind in (type_of(name, value) for value in values) if kind is not None), None)
+    """Return the narrowest data type that fits all values of a field; `None` where none of them tells.
+
+    Numbers of both kinds are a double, days beside instants are instants, and what else has nothing in common is
+    text. One lookup or list makes the field one of these.
+    """
+    kinds = {kind for kind in (type_of(name, value) for value in values) if kind is not None}
+    if len(kinds) <= 1:
+        return next(iter(kinds), None)
+    if kinds <= NUMBERS:
+        return DataType.DOUBLE
+    if kinds <= MOMENTS:
+        return DataType.DATETIME
+    structured = (DataType.SUBFORM, DataType.MULTISELECT, DataType.LOOKUP)
+    return next((kind for kind in structured if kind in kinds), plain_type(name))

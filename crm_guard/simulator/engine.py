@@ -169,7 +169,7 @@ class Engine:
         """Put a record into CRM.
 
         Args:
-            module: API name of its module; any name will do.
+            module: API name of its module; any name will do, a capital first lets calls reach it.
             id: Its id; `None` makes one up.
             state: Where it stands. With `locked_for` or `refusals`, `approved` means `zia_vision_validation`.
             locked_for: Seconds from now, on the clock, after which the state ends; `None` for no such end.
@@ -637,6 +637,7 @@ class Engine:
                 dispatch=lambda sub: self._route(sub, store, now, notes),
                 new_token=self._new_token,
             )
+            org.require_module(visit)
             return _HANDLERS[route.kind](visit)
         except RequestError as error:
             return error.reply

@@ -8,6 +8,7 @@ API documentation. Where none of them says, the comment says "undocumented" and 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs
@@ -153,10 +154,10 @@ def read_json(text: bytes | str) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: It is no JSON, or is nested more than 100 levels deep.
+        ValueError: It is no JSON, holds a number that is not finite, or is nested more than 100 levels deep.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except RecursionError:
         msg = "nested too deeply"
         raise ValueError(msg) from None
@@ -170,13 +171,28 @@ def read_json(text: bytes | str) -> Any:
     raise ValueError(msg)
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        msg = f"the number {text[:_SHOWN]} is not finite"
+        raise ValueError(msg)
+    return number
+
+
 def _contains(value: object) -> bool:
     return isinstance(value, (dict, list))
 
 
 def answer(status: int, payload: Json, **headers: str) -> Reply:
-    """Return `payload` as compact JSON, the way CRM sends it; half a surrogate pair becomes a question mark."""
-    text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False)
+    """Return `payload` as compact JSON, the way CRM sends it.
+
+    What Python lets into a record and is no JSON is shown as null, if a number, or as a question mark.
+    """
+    try:
+        text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        plain = json.loads(json.dumps(payload), parse_constant=lambda _name: None)
+        text = json.dumps(plain, separators=(",", ":"), ensure_ascii=False)
     body = text.encode(errors="replace")
     return Reply(status=status, headers={"Content-Type": JSON_TYPE, **headers}, body=body)
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .datatypes import DataType, common_type
+from .datatypes import DataType, common_type, plain_type
 from .messages import Json, Reply, RequestError, answer, bare, missing_param
 from .records import USER
+from .routes import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +22,15 @@ _TOKEN_SECONDS = 3600
 _ORG_ID = "5725767"
 _FIRST_MODULE_ID = 5725767000000002175
 _FIRST_FIELD_ID = 5725767000000002600
-# The usual ones; the order of the first is that of their ids.
+# The usual ones, in the order of their ids.
 _MODULES = (
     *("Leads", "Contacts", "Accounts", "Deals", "Products", "Vendors"),
     *("Tasks", "Events", "Calls", "Notes", "Campaigns", "Cases", "Solutions", "Price_Books"),
     *("Quotes", "Sales_Orders", "Purchase_Orders", "Invoices"),
 )
+KNOWN = "(known are the usual modules, and those that have a record)"
+"""A word for answers about a module that is none."""
+_FIRST_RECORDS = (Kind.CREATE, Kind.UPSERT)
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     "Leads": ("Last_Name", "First_Name", "Company", "Email", "Phone", "Description"),
     "Contacts": ("Last_Name", "First_Name", "Email", "Phone", "Description"),
@@ -39,8 +43,6 @@ _OWN_FIELDS: Mapping[str, DataType] = {
     "Created_Time": DataType.DATETIME,
     "Modified_Time": DataType.DATETIME,
 }
-# Any text tells the data type of a field by its name.
-_SOME_TEXT = "text"
 _USER_FIELDS: Json = {
     "id": USER["id"],
     "full_name": USER["name"],
@@ -78,15 +80,15 @@ def issue_token(visit: Visit) -> Reply:
 
 def list_modules(visit: Visit) -> Reply:
     """GET /settings/modules: the usual ones, and those that have records."""
-    return answer(200, {"modules": [_module(visit, name) for name in known_modules(visit)]})
+    return answer(200, {"modules": [_module(name, key) for name, key in module_ids(visit).items()]})
 
 
 def show_module(visit: Visit) -> Reply:
     """GET /settings/modules/{module}, by its API name or its id."""
-    names = [name for name in known_modules(visit) if visit.route.entry in (name, module_id(visit, name))]
-    if not names:
+    found = [_module(name, key) for name, key in module_ids(visit).items() if visit.route.entry in (name, key)]
+    if not found:
         raise RequestError(_unknown_module({"resource_path_index": 2}))
-    return answer(200, {"modules": [_module(visit, name) for name in names]})
+    return answer(200, {"modules": found})
 
 
 def known_modules(visit: Visit) -> Sequence[str]:
@@ -94,9 +96,25 @@ def known_modules(visit: Visit) -> Sequence[str]:
     return list(dict.fromkeys((*_MODULES, *(record.module for record in visit.store.records.values()))))
 
 
-def module_id(visit: Visit, name: str) -> str:
-    """Return the id of a module that is known."""
-    return str(_FIRST_MODULE_ID + known_modules(visit).index(name))
+def require_module(visit: Visit) -> None:
+    """Check that there is a module of the name in the path. One comes to be with its first record.
+
+    Raises:
+        RequestError: There is none.
+    """
+    name = visit.route.module
+    if name and visit.route.kind not in _FIRST_RECORDS and not is_module(visit, name):
+        raise RequestError(_unknown_module({"resource_path_index": 0}))
+
+
+def is_module(visit: Visit, name: str) -> bool:
+    """Return whether a module is a usual one, or has records."""
+    return name in _MODULES or any(record.module == name for record in visit.store.records.values())
+
+
+def module_ids(visit: Visit) -> Mapping[str, str]:
+    """Return the API names of the modules that are known, with their ids."""
+    return {name: str(_FIRST_MODULE_ID + number) for number, name in enumerate(known_modules(visit))}
 
 
 def list_fields(visit: Visit) -> Reply:
@@ -140,15 +158,12 @@ def show_org(_visit: Visit) -> Reply:
 
 def _unknown_module(details: Json) -> Reply:
     """Return the answer about a module that CRM does not know, with a word on those that the simulator does."""
-    message = (
-        "the module name given seems to be invalid (known are the usual modules, and those that have a record)"
-    )
-    return bare(400, "INVALID_MODULE", message, details)
+    return bare(400, "INVALID_MODULE", f"the module name given seems to be invalid {KNOWN}", details)
 
 
-def _module(visit: Visit, name: str) -> Json:
+def _module(name: str, key: str) -> Json:
     return {
-        "id": module_id(visit, name),
+        "id": key,
         "api_name": name,
         "module_name": name,
         "singular_label": name.removesuffix("s"),
@@ -173,7 +188,8 @@ def _fields(visit: Visit) -> Iterator[Json]:
     module = visit.request.param("module")
     if not module:
         raise RequestError(missing_param("module"))
-    if module not in known_modules(visit):
+    ids = module_ids(visit)
+    if module not in ids:
         raise RequestError(_unknown_module({"param_name": "module"}))
     records = list(visit.store.living(module, visit.now))
     held = [name for record in records for name in record.fields]
@@ -181,7 +197,7 @@ def _fields(visit: Visit) -> Iterator[Json]:
     mandatory = visit.options.mandatory.get(module, ())
     for number, name in enumerate(names):
         values = [record.fields.get(name) for record in records]
-        kind = _OWN_FIELDS.get(name) or common_type(name, [*values, _SOME_TEXT]) or DataType.TEXT
+        kind = _OWN_FIELDS.get(name) or common_type(name, values) or plain_type(name)
         yield {
             "id": str(_FIRST_FIELD_ID + number),
             "api_name": name,
@@ -193,18 +209,18 @@ def _fields(visit: Visit) -> Iterator[Json]:
             "custom_field": False,
             "visible": True,
             "currency": {},
-            "lookup": _target(visit, values) if kind is DataType.LOOKUP else {},
+            "lookup": _target(visit, values, ids) if kind is DataType.LOOKUP else {},
             "pick_list_values": [],
         }
 
 
-def _target(visit: Visit, values: Sequence[Any]) -> Json:
+def _target(visit: Visit, values: Sequence[Any], module_ids: Mapping[str, str]) -> Json:
     """Return to which module a lookup leads, by the records that its values name; nothing where none is there."""
     ids = (str(value.get("id")) for value in values if isinstance(value, dict))
     record: Record | None = next((visit.store.records[key] for key in ids if key in visit.store.records), None)
     if record is None:
         return {}
     return {
-        "module": {"api_name": record.module, "id": module_id(visit, record.module)},
+        "module": {"api_name": record.module, "id": module_ids[record.module]},
         "display_label": record.module,
     }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .datatypes import sort_key
+from .comparing import sort_key
 from .envelopes import query_ids
-from .messages import Json, Reply, RequestError, answer, bare, missing_param
+from .messages import Json, Reply, RequestError, answer, bare, missing_param, not_simulated
 from .records import Record, State
 
 if TYPE_CHECKING:
@@ -17,8 +17,16 @@ if TYPE_CHECKING:
 MAX_IDS = 100
 MAX_PER_PAGE = 200
 _FIELDS_MANDATORY_FROM = 7
+_MAX_FIELDS = 50
+_MAX_PAGE = 10
+_MAX_LISTED = 2000
+_SORTABLE = ("id", "Created_Time", "Modified_Time")
+_NO_TOKENS: Json = dict.fromkeys(("next_page_token", "previous_page_token", "page_token_expiry"))
 _CVID_CREDITS = 3
 _MAX_DIGITS = 9
+# What else selects records (OAS). To leave it out of account would find too many.
+_UNSERVED = ("cvid", "filters", "cross_filters", "filterId", "territory_id", "include_child", "page_token")
+_UNSERVED_HEADER = "If-Modified-Since"
 _NO_RIGHTS = {"delegate": False, "approve": False, "reject": False}
 _REJECTED = (State.ZIA_VISION_REJECTED, State.APPROVAL_PROCESS_REJECTED)
 
@@ -45,16 +53,41 @@ _DERIVED: Mapping[str, Callable[[Visit, Record], Any]] = {
 
 
 def list_records(visit: Visit) -> Reply:
-    """GET /{module}: in the order of creation, unless `sort_by` or `sort_order` ask for another.
+    """GET /{module}: by their ids, the lowest first, unless `sort_by` or `sort_order` ask for another order.
+    Without these, records come as `ids` names them (undocumented).
 
     Without `approved=both` only approved records are listed, and without `converted=both` only leads that are
-    still leads. Both defaults are undocumented for version 7 and 8.
+    still leads. Both defaults are undocumented for version 7 and 8. Page tokens are not simulated: none is given
+    out, and the 2,000 records that pages lead to are all that a list shows.
     """
     require_fields(visit)
     visit.notes.credits = _CVID_CREDITS if visit.request.param("cvid") else 1
+    refuse_unserved(visit)
+    _check_list(visit)
     found = [record for record in _asked(visit) if is_listed(visit, record)]
-    asked = visit.request.param("sort_by") or visit.request.param("sort_order")
-    return page_of(visit, in_order(visit, found) if asked else found)
+    asked = visit.request.param("sort_by"), visit.request.param("sort_order")
+    order = asked[1] or ("desc" if asked[0] else "asc")
+    if any(asked) or not visit.request.param("ids"):
+        found = in_order(visit, found, order)
+    return page_of(visit, found, sort_by=asked[0] or "id", sort_order=order, **_NO_TOKENS)
+
+
+def _check_list(visit: Visit) -> None:
+    """Check what only the list of records limits (OAS: getRecords).
+
+    Raises:
+        RequestError: It is asked for too many fields, for pages that need a token, or for an unknown order.
+    """
+    if len((visit.request.param("fields") or "").split(",")) > _MAX_FIELDS:
+        details: Json = {"limit": _MAX_FIELDS, "param_name": "fields"}
+        raise RequestError(bare(400, "LIMIT_EXCEEDED", "limit exceeded", details))
+    if paging(visit)[0] > _MAX_PAGE:
+        message = f"You can only get the first {_MAX_LISTED} records without using page_token param"
+        raise RequestError(bare(400, "DISCRETE_PAGINATION_LIMIT_EXCEEDED", message, {"limit": _MAX_LISTED}))
+    if (visit.request.param("sort_by") or "id") not in _SORTABLE:
+        details = {"param_name": "sort_by", "supported_values": list(_SORTABLE)}
+        # OAS has the form of this answer, and no example.
+        raise RequestError(bare(400, "INVALID_DATA", "the sort_by given seems to be invalid", details))
 
 
 def require_fields(visit: Visit) -> None:
@@ -67,8 +100,27 @@ def require_fields(visit: Visit) -> None:
         raise RequestError(missing_param("fields"))
 
 
-def page_of(visit: Visit, found: Sequence[Record]) -> Reply:
+def refuse_unserved(visit: Visit) -> None:
+    """Refuse what would find fewer records than the simulator does.
+
+    Raises:
+        RequestError: The query or a header asks for it.
+    """
+    if name := next((name for name in _UNSERVED if visit.request.param(name)), None):
+        message = f"invalid data; {not_simulated('the parameter', name)}"
+        raise RequestError(bare(400, "INVALID_DATA", message, {"param_name": name}))
+    if visit.request.header(_UNSERVED_HEADER):
+        message = f"invalid data; {not_simulated('the header', _UNSERVED_HEADER)}"
+        raise RequestError(bare(400, "INVALID_DATA", message, {"header": _UNSERVED_HEADER}))
+
+
+def page_of(visit: Visit, found: Sequence[Record], **more_info: Any) -> Reply:
     """Return the page that the query asks for of the records found; 204 where there is nothing on it.
+
+    Args:
+        visit: The call.
+        found: The records, in their order.
+        more_info: What the answer tells of them besides.
 
     Raises:
         RequestError: `page` or `per_page` is out of range.
@@ -79,7 +131,7 @@ def page_of(visit: Visit, found: Sequence[Record]) -> Reply:
         return Reply(status=204)
     more = len(found) > page * per_page
     info = {"per_page": per_page, "count": len(shown), "page": page, "more_records": more}
-    return answer(200, {"data": [show(visit, record) for record in shown], "info": info})
+    return answer(200, {"data": [show(visit, record) for record in shown], "info": {**info, **more_info}})
 
 
 def paging(visit: Visit) -> tuple[int, int]:
@@ -95,13 +147,18 @@ def paging(visit: Visit) -> tuple[int, int]:
     return page, per_page
 
 
-def in_order(visit: Visit, found: Iterable[Record]) -> list[Record]:
+def in_order(visit: Visit, found: Iterable[Record], usual: str = "desc") -> list[Record]:
     """Return records in the order of `sort_by` and `sort_order`: by id, the highest first (OAS).
+
+    Args:
+        visit: The call.
+        found: The records.
+        usual: The order where the query has none.
 
     Raises:
         RequestError: `sort_order` is neither `asc` nor `desc`.
     """
-    name, order = visit.request.param("sort_by") or "id", visit.request.param("sort_order") or "desc"
+    name, order = visit.request.param("sort_by") or "id", visit.request.param("sort_order") or usual
     if order not in ("asc", "desc"):
         message = "Please check whether the input values are correct"
         raise RequestError(bare(400, "PATTERN_NOT_MATCHED", message, {"param_name": "sort_order"}))

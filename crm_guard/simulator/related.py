@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .messages import Json, Reply, RequestError, answer, bare, invalid_url, missing_param
-from .org import known_modules, module_id
-from .reads import in_order, is_listed, page_of, require_fields, show
+from .org import known_modules, module_ids
+from .reads import in_order, is_listed, page_of, refuse_unserved, require_fields, show
 
 if TYPE_CHECKING:
     from .records import Record
@@ -29,6 +29,7 @@ def list_related(visit: Visit) -> Reply:
     """
     related = _related(visit)
     require_fields(visit)
+    refuse_unserved(visit)
     found = [record for record in related if is_listed(visit, record)]
     return page_of(visit, in_order(visit, found))
 
@@ -37,6 +38,7 @@ def read_related(visit: Visit) -> Reply:
     """GET /{module}/{id}/{related list}/{record}."""
     wanted = next((record for record in _related(visit) if record.id == visit.route.entry), None)
     require_fields(visit)
+    refuse_unserved(visit)
     if wanted is None:
         raise RequestError(bare(404, "INVALID_DATA", "The record does not exist"))
     visit.notes.named.append(wanted.id)
@@ -54,8 +56,9 @@ def list_related_lists(visit: Visit) -> Reply:
         for record in visit.store.records.values()
         if not record.deleted and not parents.isdisjoint(_parents(record))
     ]
-    names = dict.fromkeys((NOTES, *linked))
-    return answer(200, {"related_lists": [_list(visit, name, number) for number, name in enumerate(names)]})
+    ids, names = module_ids(visit), dict.fromkeys((NOTES, *linked))
+    lists = [_list(module, name, ids[name], number) for number, name in enumerate(names)]
+    return answer(200, {"related_lists": lists})
 
 
 def _related(visit: Visit) -> list[Record]:
@@ -83,15 +86,15 @@ def _parents(record: Record) -> set[str]:
     return ids | {value for value in values if isinstance(value, str) and record.module == NOTES}
 
 
-def _list(visit: Visit, name: str, number: int) -> Json:
+def _list(parent: str, name: str, module_id: str, number: int) -> Json:
     return {
         "id": str(_FIRST_ID + number),
         "sequence_number": str(number + 1),
         "display_label": name,
         "api_name": name,
         "name": name,
-        "module": {"api_name": name, "id": module_id(visit, name)},
-        "href": f"{visit.request.param('module')}/{{ENTITYID}}/{name}",
+        "module": {"api_name": name, "id": module_id},
+        "href": f"{parent}/{{ENTITYID}}/{name}",
         "type": "default",
         "action": None,
         "status": "visible",

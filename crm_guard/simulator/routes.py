@@ -108,7 +108,7 @@ class ServedCall:
     Attributes:
         method: HTTP method.
         path: Path with its variable parts in braces. `{version}` is v2 to v9, decimals included; `{module}` is any
-            API name, `{record}` an id or, with the header `X-EXTERNAL`, a value.
+            API name of a module, `{record}` an id or, with the header `X-EXTERNAL`, a value.
     """
 
     method: str
@@ -143,8 +143,10 @@ def _none_of(names: Iterable[str]) -> str:
 
 
 _NAME = "[A-Za-z][A-Za-z0-9_]{0,99}"
+# API names of modules begin with a capital; what does not is a path of CRM itself, known or not.
+_MODULE = "[A-Z][A-Za-z0-9_]{0,99}"
 _PARTS: Mapping[str, str] = {
-    "module": f"(?P<module>{_none_of(_RESERVED)}{_NAME})",
+    "module": f"(?P<module>{_none_of(_RESERVED)}{_MODULE})",
     "record": f"(?P<reference>{_none_of(_NO_RECORDS)}[^/]+)",
     "related_list": f"(?P<related>{_none_of(_NO_LISTS)}{_NAME})",
     "lock": "(?P<lock_id>[^/]+)",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import criteria
 from .datatypes import DataType, texts_of, type_of
-from .messages import Reply, RequestError, answer, bare, not_simulated
-from .reads import in_order, is_listed, page_of, paging
+from .messages import Reply, RequestError, answer, bare
+from .reads import in_order, is_listed, page_of, paging, refuse_unserved
 from .selection import selected, value_at
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ _MIN_WORD = 2
 _MIN_PHONE = 3
 _PHONE = re.compile(r"\+?[0-9\s\-().]+")
 _COUNT_FROM = 2.1
-_UNSERVED_FILTERS = ("filters", "cross_filters")
 
 
 def search_records(visit: Visit) -> Reply:
@@ -35,6 +34,7 @@ def search_records(visit: Visit) -> Reply:
     if _asked(visit) is None:
         missing = {"param_names": list(_SEARCHES)}
         raise RequestError(bare(400, "EXPECTED_PARAM_MISSING", "one of the expected parameter is missing", missing))
+    refuse_unserved(visit)
     page, per_page = paging(visit)
     if page * per_page > MAX_FOUND:
         message = "maximum response iteration limit reached"
@@ -47,21 +47,14 @@ def count_records(visit: Visit) -> Reply:
     if visit.route.version < _COUNT_FROM:
         details = {"supported_version": f"v{_COUNT_FROM}"}
         raise RequestError(bare(400, "API_NOT_SUPPORTED", "api not supported in this version", details))
-    if visit.request.param("cvid"):
-        raise RequestError(_custom_view(visit))
-    for name in _UNSERVED_FILTERS:
-        if visit.request.param(name):
-            message = f"invalid data; {not_simulated('the parameter', name)}"
-            raise RequestError(bare(400, "INVALID_DATA", message, {"param_name": name}))
+    if visit.request.param("cvid") and (other := _asked(visit)) is not None:
+        raise RequestError(_ambiguous(other))
+    refuse_unserved(visit)
     return answer(200, {"count": len(_found(visit))})
 
 
-def _custom_view(visit: Visit) -> Reply:
-    other = _asked(visit)
-    if other is None:
-        message = f"invalid data; {not_simulated('custom views')}"
-        return bare(400, "INVALID_DATA", message, {"param_name": "cvid"})
-    both = [{"param_name": "cvid"}, {"param_name": other}]
+def _ambiguous(search: str) -> Reply:
+    both = [{"param_name": "cvid"}, {"param_name": search}]
     message = "Please use either Cvid or Search Params. Combination of both the params is not allowed"
     return bare(400, "AMBIGUITY_DURING_PROCESSING", message, {"ambiguity_due_to": both})
 
@@ -81,7 +74,7 @@ def _found(visit: Visit) -> list[Record]:
 
 
 def _by_criteria(visit: Visit, records: list[Record], text: str) -> list[Record]:
-    return selected(visit, records, criteria.parse(text), criteria.check, criteria.matches)
+    return selected(visit, records, criteria.parse(text), criteria.check, criteria.test_of)
 
 
 def _by_email(_visit: Visit, records: list[Record], text: str) -> list[Record]:

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crm_guard.simulator import Engine, Request
-from crm_guard.simulator.conditions import Condition, Tree, holds
-from crm_guard.simulator.coql import matches
+from crm_guard.simulator.comparing import keys_of
+from crm_guard.simulator.conditions import Condition, Tree, held
+from crm_guard.simulator.coql import test_of as made_test
 from crm_guard.simulator.coql_grammar import Column, parse
 from crm_guard.simulator.datatypes import type_of
 from crm_guard.simulator.messages import RequestError
@@ -129,6 +130,31 @@ class TestWhatIsFound:
         info = ask(crm, "select id from Leads where id is not null limit 2").json()["info"]
         assert info == {"count": 2, "more_records": True}
 
+    def test_no_more_records_where_the_limit_is_all_there_are(self, crm: Engine, ask: Callable[..., Reply]) -> None:
+        info = ask(crm, "select id from Leads where id is not null limit 3").json()["info"]
+        assert info == {"count": 3, "more_records": False}
+
+    def test_what_holds_nothing_is_nothing_to_all_parts_of_a_query(
+        self, engine: Engine, ask: Callable[..., Reply]
+    ) -> None:
+        for number, value in enumerate([None, "c", "", []], start=1):
+            engine.add_record("Leads", number, fields={"C": value, "N": number})
+        assert ids(ask(engine, "select id from Leads where C is not null")) == ["2"]
+        assert ids(ask(engine, "select id from Leads where C is null")) == ["1", "3", "4"]
+        assert ids(ask(engine, "select id from Leads where C != 'd'")) == ["2"]
+        assert ask(engine, "select COUNT(C) from Leads where id > 0").json()["data"] == [{"COUNT(C)": 1}]
+        order = ids(ask(engine, "select id from Leads where id > 0 order by C, N"))
+        assert order == ["1", "3", "4", "2"]
+
+    def test_of_a_deleted_record_a_lookup_tells_its_own_texts_alone(
+        self, crm: Engine, ask: Callable[..., Reply], send: Send
+    ) -> None:
+        query = "select Account_Name.name, Account_Name.Phone from Leads where id = 1"
+        assert send(crm, "DELETE", "Accounts/9").status == 200
+        assert ask(crm, query).json()["data"] == [
+            {"Account_Name.name": "Zylker", "Account_Name.Phone": None, "id": "1"}
+        ]
+
     def test_without_a_limit_200_are_shown(self, engine: Engine, ask: Callable[..., Reply]) -> None:
         for _ in range(201):
             engine.add_record("Leads")
@@ -208,6 +234,15 @@ class TestGrammar:
                 "select a as n, b as n from x where a = 1",
                 "DUPLICATE_ALIAS",
                 {"referred_columns": ["a", "b"], "alias": "n"},
+            ),
+            *(
+                (f"select {columns} from x where a = 1", "INVALID_QUERY", {"column_name": "b", "alias": "a"})
+                for columns in ("a, b as a", "b as a, a")
+            ),
+            (
+                "select a from x where a = 1 limit 1, 2 offset 3",
+                "SYNTAX_ERROR",
+                {"line": 1, "column": 39, "near": "offset"},
             ),
             ("select a as '' from x where a = 1", "INVALID_ALIAS", {"column_name": "a", "alias": ""}),
             (
@@ -352,10 +387,11 @@ def plainly(tree: Any, row: dict[str, int | None]) -> bool:
 
 @given(TREES, st.fixed_dictionaries(dict.fromkeys("ab", st.none() | NUMBERS)))
 def test_any_tree_finds_what_a_plain_reading_of_it_finds(tree: Any, row: dict[str, int | None]) -> None:
-    def test(leaf: Condition) -> bool:
-        return matches(leaf, type_of(leaf.field, row[leaf.field]), row[leaf.field])
+    def test(leaf: Condition) -> list[bool]:
+        kind = type_of(leaf.field, row[leaf.field])
+        return [made_test(leaf, kind)(keys_of(kind, row[leaf.field]))]
 
-    assert holds(where(written(tree)), test) == plainly(tree, row)
+    assert held(where(written(tree)), test) == [plainly(tree, row)]
 
 
 WORDS = st.sampled_from(

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_guard.simulator.conditions import Condition, Group, Tree, conditions, holds
-from crm_guard.simulator.criteria import check, matches, parse
+from crm_guard.simulator.comparing import keys_of
+from crm_guard.simulator.conditions import Condition, Group, Tree, conditions, held
+from crm_guard.simulator.criteria import check, parse
+from crm_guard.simulator.criteria import test_of as made_test
 from crm_guard.simulator.datatypes import DataType, type_of
 from crm_guard.simulator.messages import RequestError
 
@@ -35,7 +37,7 @@ def meets(text: str, value: Any) -> bool:
     kind = type_of(condition.field, value)
     if kind is not None:
         check(condition, kind)
-    return matches(condition, kind, value)
+    return made_test(condition, kind)(keys_of(kind, value))
 
 
 class TestGrammar:
@@ -199,7 +201,11 @@ def plainly(tree: Any, row: dict[str, int | None]) -> bool:
 
 
 def found(tree: Tree, row: dict[str, int | None]) -> bool:
-    return holds(tree, lambda leaf: matches(leaf, type_of(leaf.field, row[leaf.field]), row[leaf.field]))
+    def test(leaf: Condition) -> list[bool]:
+        kind = type_of(leaf.field, row[leaf.field])
+        return [made_test(leaf, kind)(keys_of(kind, row[leaf.field]))]
+
+    return [*held(tree, test)] == [True]
 
 
 @given(TREES, st.fixed_dictionaries(dict.fromkeys("ab", st.none() | NUMBERS)))

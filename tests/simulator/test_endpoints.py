@@ -516,7 +516,7 @@ class TestReads:
     def test_pages(self, send: Send, engine: Engine) -> None:
         _leads(engine, 5)
         info = send(engine, "GET", "Leads?fields=id&page=2&per_page=2").json()["info"]
-        assert info == {"per_page": 2, "count": 2, "page": 2, "more_records": True}
+        assert info.items() >= {"per_page": 2, "count": 2, "page": 2, "more_records": True}.items()
         for bad in ("per_page=201", "page=0", "page=x"):
             assert send(engine, "GET", f"Leads?fields=id&{bad}").status == 400
 

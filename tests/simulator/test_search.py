@@ -180,5 +180,78 @@ def test_the_list_of_records_is_sorted_where_the_query_asks(people: Engine, send
     people.add_record("Leads", 10)
     assert ids("&sort_order=desc") == ["10", "3", "2", "1"]
     send(people, "DELETE", "Leads/10")
-    assert ids("&sort_by=Employees&sort_order=desc") == ["1", "3", "2"]
-    assert ids("&sort_by=Company&sort_order=asc") == ["2", "1", "3"]
+    assert ids("&sort_by=id") == ["3", "2", "1"]
+    assert ids("&sort_by=Modified_Time&sort_order=asc") == ["1", "2", "3"]
+
+
+class TestLimitsOfLists:
+    def test_info_tells_the_order_and_that_there_is_no_token(self, people: Engine, send: Send) -> None:
+        tokens = dict.fromkeys(("next_page_token", "previous_page_token", "page_token_expiry"))
+        page = {"per_page": 1, "count": 1, "page": 1, "more_records": True}
+        for query, name, order in [
+            ("", "id", "asc"),
+            ("&sort_order=desc", "id", "desc"),
+            ("&sort_by=Created_Time", "Created_Time", "desc"),
+        ]:
+            info = send(people, "GET", f"Leads?fields=id&per_page=1{query}").json()["info"]
+            assert info == {**page, "sort_by": name, "sort_order": order, **tokens}
+
+    def test_the_order_is_that_of_the_ids_or_as_ids_has_it(self, engine: Engine, send: Send) -> None:
+        for number in (5, 10, 3):
+            engine.add_record("Leads", number)
+        for query, expected in [
+            ("", ["3", "5", "10"]),
+            ("&ids=10,3,5&sort_order=asc", ["3", "5", "10"]),
+            ("&ids=10,3,5", ["10", "3", "5"]),
+        ]:
+            rows = send(engine, "GET", f"Leads?fields=id{query}").json()["data"]
+            assert [row["id"] for row in rows] == expected
+
+    @pytest.mark.parametrize(
+        ("fine", "wrong", "code", "details"),
+        [
+            ("page=10", "page=11", "DISCRETE_PAGINATION_LIMIT_EXCEEDED", {"limit": 2000}),
+            (
+                "sort_by=Modified_Time",
+                "sort_by=Company",
+                "INVALID_DATA",
+                {"param_name": "sort_by", "supported_values": ["id", "Created_Time", "Modified_Time"]},
+            ),
+            (
+                "fields=" + ",".join(["id"] * 49),
+                "fields=" + ",".join(["id"] * 50),
+                "LIMIT_EXCEEDED",
+                {"limit": 50, "param_name": "fields"},
+            ),
+        ],
+    )
+    def test_are_documented(
+        self, people: Engine, send: Send, fine: str, wrong: str, code: str, details: dict[str, object]
+    ) -> None:
+        assert send(people, "GET", f"Leads?fields=id&{fine}").status in (200, 204)
+        found = send(people, "GET", f"Leads?fields=id&{wrong}").json()
+        assert (found["code"], found["details"]) == (code, details)
+
+
+class TestUnservedFilters:
+    CALLS = ("Leads?", "Leads/search?word=boyle&", "Leads/actions/count?", "Leads/1/Contacts?")
+
+    @pytest.mark.parametrize("path", CALLS)
+    @pytest.mark.parametrize(
+        "name",
+        ["cvid", "filters", "cross_filters", "filterId", "territory_id", "include_child", "page_token"],
+    )
+    def test_are_refused_and_not_ignored(self, people: Engine, send: Send, path: str, name: str) -> None:
+        reply = send(people, "GET", f"{path}fields=id&{name}=5")
+        found = reply.json()
+        assert (reply.status, found["code"], found["details"]) == (400, "INVALID_DATA", {"param_name": name})
+        assert f"not simulated: the parameter {name}" in found["message"]
+
+    @pytest.mark.parametrize("path", CALLS)
+    def test_so_is_the_header_that_asks_for_what_changed(self, people: Engine, send: Send, path: str) -> None:
+        date = "2099-01-01T00:00:00+00:00"
+        reply = send(people, "GET", f"{path}fields=id", **{"If-Modified-Since": date})
+        assert (reply.status, "not simulated: the header If-Modified-Since" in reply.json()["message"]) == (
+            400,
+            True,
+        )

@@ -114,6 +114,10 @@ class TestUnservedAddresses:
             ("PUT", "Contacts/roles/1"),
             ("GET", "Deals/3/Contact_Roles"),
             ("PATCH", "actions/watch"),
+            *(("GET", name) for name in ("layouts", "roles", "custom_views", "currencies", "taxes", "my_jobs")),
+            *(("POST", name) for name in ("emails", "zia", "nonsense", "leads")),
+            ("GET", "automation/tasks"),
+            ("GET", "leads/2"),
         ],
     )
     def test_get_zohos_answer_to_an_unknown_url_with_a_word_more(self, method: str, path: str) -> None:
@@ -156,6 +160,54 @@ class TestUnservedMethods:
     def test_what_zoho_does_not_know_gets_its_own_text(self, method: str, path: str) -> None:
         expected = (400, "INVALID_REQUEST_METHOD", self.TEXT)
         assert answer(populated(), method, f"/crm/v8/{path}") == expected
+
+
+class TestModules:
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            *(
+                ("GET", f"Nope{rest}")
+                for rest in ("", "/1", "/search", "/actions/count", "/1/Contacts", "/1/photo")
+            ),
+            *(("PUT", path) for path in ("Nope", "Nope/1")),
+            ("DELETE", "Nope/1"),
+            ("POST", "Nope/actions/add_tags"),
+        ],
+    )
+    def test_a_name_that_is_none_is_refused(self, send: Send, method: str, path: str) -> None:
+        engine = populated()
+        reply = send(engine, method, f"{path}?fields=id&word=abc", {"data": [{"Last_Name": "x"}]})
+        found = reply.json()
+        assert (reply.status, found["code"], found["details"]) == (
+            400,
+            "INVALID_MODULE",
+            {"resource_path_index": 0},
+        )
+        assert "known are the usual modules, and those that have a record" in found["message"]
+        assert len(engine.records) == 16
+
+    def test_so_is_one_in_a_query(self, send: Send) -> None:
+        for name in ("Nope", "leads"):
+            query = {"select_query": f"select id from {name} where id is not null"}  # noqa: S608
+            reply = send(populated(), "POST", "coql", query)
+            assert (reply.status, reply.json()["code"], reply.json()["details"]) == (400, "INVALID_MODULE", {})
+            assert reply.json()["message"].startswith("the given module is not supported in api")
+
+    @pytest.mark.parametrize("path", ["Cars", "Cars/upsert"])
+    def test_a_custom_module_comes_to_be_with_its_first_record_and_stays(self, send: Send, path: str) -> None:
+        engine = Engine()
+        created = send(engine, "POST", path, {"data": [{"Name": "x"}]})
+        assert created.status in (200, 201)
+        key = created.json()["data"][0]["details"]["id"]
+        assert send(engine, "GET", "Cars?fields=id").json()["data"] == [{"id": key}]
+        send(engine, "DELETE", f"Cars/{key}")
+        assert send(engine, "GET", "Cars?fields=id").status == 204
+
+    def test_a_usual_module_needs_no_record(self, send: Send) -> None:
+        query = {"select_query": "select id from Vendors where id is not null"}
+        assert send(Engine(), "GET", "Vendors?fields=id").status == 204
+        assert send(Engine(), "POST", "coql", query).status == 204
 
 
 class TestVersions:
