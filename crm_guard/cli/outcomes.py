@@ -36,6 +36,8 @@ _UNCERTAIN: Final = Verdict("uncertain", "unknown: it may have been written", "y
 UNNAMED_LOCK: Final = Verdict("locked", "locked; by what is not in the text", "yellow")
 """Of a text that does not hold all of CRM's answer: not what `verdict` would say of such an outcome."""
 _FAILED: Final = Verdict("failed", "refused for a reason that the guard does not handle", "red")
+BYSTANDER: Final = Verdict("failed", "not written: refused with another record", "yellow")
+"""Of a record that is not the cause of a refusal of the whole call: `verdict` sees one record alone."""
 
 
 def verdict(outcome: RecordOutcome) -> Verdict:
@@ -100,7 +102,8 @@ def full_line(outcome: RecordOutcome, found: Verdict | None = None) -> Text:
     """Return record, code and verdict (the usual one unless given), and case and approval state if known."""
     found = found or verdict(outcome)
     action = f" ({harmless(outcome.action)})" if outcome.action else ""
-    line = Text.assemble(_name(outcome), f"  {harmless(outcome.code)}{action}  ", (found.words, found.style))
+    code = f"{harmless(outcome.code)}{action}  " if outcome.code else ""
+    line = Text.assemble(_name(outcome), f"  {code}", (found.words, found.style))
     if outcome.case:
         line.append(f": {outcome.case}", found.style)
     elif outcome.candidates:

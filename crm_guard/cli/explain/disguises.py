@@ -18,6 +18,7 @@ _QUOTES: Final = str.maketrans(
     | dict.fromkeys("\u2018\u2019\u201a\u201b\u2032", "'")
     | {"\xa0": " "}
 )
+_ZOHO_TOKEN: Final = re.compile(r"(?<![0-9a-zA-Z])1000\.[0-9a-f]++\.[0-9a-f]++", re.IGNORECASE)
 _MARGIN: Final = re.compile(r"(?m)^(?:[\w.-]{1,80}[ \t]{0,40}\||>)(?:[ \t]|$)")
 
 
@@ -25,6 +26,11 @@ def without_control(text: str) -> str:
     """Return a text without the colours of a terminal and without byte order marks."""
     text = text.replace("\ufeff", "").replace("\x00", "")
     return _CONTROL.sub("", text) if "\x1b" in text else text
+
+
+def without_tokens(text: str) -> str:
+    """Return a text without the access and refresh tokens of Zoho: `1000.`, and two runs of hexadecimal digits."""
+    return _ZOHO_TOKEN.sub("1000.***", text)
 
 
 def undisguised(text: str) -> Iterator[str]:

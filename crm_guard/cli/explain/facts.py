@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 _LOOKED_AT: Final = 4000
 """Characters before an answer; what stands further away belongs to something else."""
-_URL: Final = r"(?:https?://[^\s/\"'<>]{1,255})?/crm/[^\s\"'<>)\]},]{1,4000}"
+# A comma ends it, unless it stands between ids.
+_URL: Final = (
+    r"(?:https?://[^\s/\"'<>]{1,255})?/crm/"
+    r"(?:(?<=[?&])ids=[0-9]{1,25}(?:,[0-9]{1,25}){0,500}(?![0-9])|[^\s\"'<>)\]},]){1,4000}"
+)
 _CALL: Final = re.compile(rf"(?i)\b(get|post|put|patch|delete)\b[\s:,(\"'f]{{1,6}}({_URL})")
 _ADDRESS: Final = re.compile(_URL)
 _USUAL: Final = r"(?<![\w.:,/-])(20[0-7]|40[0-9]|41[235]|429|50[0-4])"
@@ -63,7 +67,21 @@ def facts_of(entry: Mapping[str, Any]) -> Facts:
         method=_first(entry, _METHOD_KEYS, _as_method),
         path=_first(entry, _PATH_KEYS, _as_path),
     )
-    return own.over(facts_of(inner)) if isinstance(inner, dict) and inner is not entry else own
+    if isinstance(inner, dict) and inner is not entry:
+        own = own.over(facts_of(inner))
+    return own.over(_facts_of_google(entry.get("httpRequest")))
+
+
+def _facts_of_google(request: object) -> Facts:
+    """Return what an entry of Google's Cloud Logging tells (`HttpRequest`), if that is a call to CRM.
+
+    Mostly it is the call that the program itself was answering.
+    """
+    if not isinstance(request, dict) or (path := _as_path(request.get("requestUrl"))) is None:
+        return Facts()
+    return Facts(
+        status=_as_status(request.get("status")), method=_as_method(request.get("requestMethod")), path=path
+    )
 
 
 def _first(entry: Mapping[str, Any], keys: tuple[str, ...], read: Any) -> Any:

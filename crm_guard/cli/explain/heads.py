@@ -53,6 +53,11 @@ class ResponseHead:
         return not self.media_type or "json" in self.media_type or self.media_type == "text/plain"
 
     @property
+    def holds_image(self) -> bool:
+        """Whether the body is an image, in whose bytes nothing is an answer."""
+        return self.media_type.startswith("image/") and self.status < CLIENT_ERROR
+
+    @property
     def precedes_another(self) -> bool:
         """Whether another head of the same call is to be expected: 100 Continue, a redirect, a proxy's answer."""
         return self.status < CLIENT_ERROR and not OK < self.status < REDIRECT

@@ -25,9 +25,11 @@ from crm_guard._protocol.crm_url import CrmUrl
 from crm_guard._protocol.envelope import Envelope, read_envelope
 from crm_guard._protocol.record_outcomes import Judge, error_in, outcomes_in
 from crm_guard._protocol.request_records import read_request
-from crm_guard.cli.explain.mentions import GUARDED_CODE
-from crm_guard.cli.explain.pasted import Facts, Pasted
+from crm_guard.cli.explain.disguises import without_tokens
+from crm_guard.cli.explain.mentions import GUARDED_CODE, named_in
+from crm_guard.cli.explain.pasted import MOST_ANSWERS, Facts, Pasted
 from crm_guard.cli.explain.reader import read_paste
+from crm_guard.cli.explain.values import TooManyError
 from crm_guard.cli.plain import CommandError
 from crm_guard.remediation import candidates, hint_for_case, hint_for_lock, hint_for_recheck
 from crm_guard.settings import load_settings
@@ -40,7 +42,10 @@ if TYPE_CHECKING:
     from crm_guard.remediation import ApprovalCase
 
 _USAGE_ERROR: Final = 2
-_MOST_ANSWERS: Final = 1000
+_UNREAD: Final = (
+    f"the input names one of the codes {', '.join(sorted(GUARDED))} in a place that is not known to hold an answer "
+    "of CRM, so it is open whether a record is blocked: pass the answer alone"
+)
 _SERVER_ERRORS: Final = frozenset({"INTERNAL_ERROR", "INTERNAL_SERVER_ERROR"})
 
 # Guesses of the call from CRM's messages, for when the user does not name it. They are displayed as guesses; the
@@ -59,7 +64,7 @@ _NAMELESS: Final = "{id}"
 _METHODS: Final = (("/actions/", "POST"), ("/upsert", "POST"), ("/photo", "GET"), ("ids=", "DELETE"))
 
 
-_NAMING: Final = re.compile(r"(?<=[?&])(?:ids|cvid)=[^&#]*")
+_NAMING: Final = re.compile(r"(?i)(?<=[?&])(?:ids|cvid)=(?:[0-9]|,|%2C)*+(?=[&#]|\Z)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,22 +153,40 @@ def explain(question: Question) -> tuple[Explanation, ...]:
         CommandError: The text holds no answer, or more than 1000, or one that could be read in two ways or in none.
     """
     known = question.facts
-    answers = read_paste(question.answer, trusted=known != Facts())
+    text = without_tokens(question.answer)
+    try:
+        answers = read_paste(text, trusted=known != Facts())
+    except TooManyError as error:
+        message = f"the input holds more than {MOST_ANSWERS} answers: at most {MOST_ANSWERS} are explained at once"
+        raise CommandError(message, _USAGE_ERROR) from error
     if not answers and question.status is not None and not question.answer.strip():
         answers = [Pasted(form="a response without a body")]
-    if len(answers) > _MOST_ANSWERS:
-        message = f"the input holds {len(answers)} answers: at most {_MOST_ANSWERS} are explained at once"
-        raise CommandError(message, _USAGE_ERROR)
     if not answers:
-        raise CommandError(_nothing_in(question.answer), _USAGE_ERROR)
+        raise CommandError(_nothing_in(text), _USAGE_ERROR)
     actions = load_settings().retry_actions
-    return tuple(_explain_one(answer, question, actions) for answer in answers)
+    found = tuple(_explain_one(answer, question, actions) for answer in answers)
+    if not any(one.guarded or one.meanings for one in found):
+        _refuse_unread(text, answers)
+    return found
+
+
+def _refuse_unread(text: str, answers: Sequence[Pasted]) -> None:
+    """Refuse to call nothing blocked where a guarded code stands outside of the answers that were found.
+
+    Raises:
+        CommandError: It does.
+    """
+    parts = {(one.body.decode(), one.request or "", one.facts.path or "") for one in answers}
+    if named_in(text) > sum(named_in(part) for parts_of_one in parts for part in parts_of_one):
+        raise CommandError(_UNREAD, _USAGE_ERROR)
 
 
 def _nothing_in(text: str) -> str:
     text = text.strip()
     if not text:
         return "the input is empty"
+    if named_in(text):
+        return _UNREAD
     if text.startswith("<"):
         return "the input is HTML or XML without CRM's answer: it probably comes from a proxy in between"
     kind = "JSON" if text.startswith(("{", "[")) else "text"
@@ -327,4 +350,5 @@ def _guess(envelope: Envelope | None, pasted: Pasted) -> tuple[str, str]:
 def _shown_rest(address: CrmUrl) -> str:
     """Return the path after the version; of its query only what names records, as the rest may be anything."""
     ids = _NAMING.findall(address.rest)
-    return f"{address.path}?{'&'.join(ids)}" if ids else address.path
+    path = without_tokens(address.path)
+    return f"{path}?{'&'.join(ids)}" if ids else path

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from crm_guard._base.codes import GUARDED, UNAPPROVED
 from crm_guard.cli.explain.facts import facts_in, failure_in
-from crm_guard.cli.explain.pasted import Pasted
+from crm_guard.cli.explain.pasted import MOST_ANSWERS, Pasted
 from crm_guard.cli.explain.shapes import body_of
+from crm_guard.cli.explain.units import belongings
 from crm_guard.remediation import ApprovalCase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from crm_guard.cli.explain.pasted import Facts
 
@@ -70,6 +73,11 @@ class Mention:
     told: bool = False
 
 
+def named_in(text: str) -> int:
+    """Return how often guarded codes are named in a text, also with escapes right before them."""
+    return sum(text.count(code) for code in GUARDED)
+
+
 def only_code(text: str) -> str | None:
     """Return the guarded code that is all of a text, in any case; None if there is more, or less."""
     found = _ONE_CODE.fullmatch(text) if len(text) < _NEAR else None
@@ -84,22 +92,26 @@ def bare(code: str, facts: Facts, *, form: str) -> Pasted:
 
 def told_in(text: str) -> list[tuple[int, Pasted]]:
     """Return what the guard's own exceptions, log lines and reprs in a text tell, each with its place."""
-    return [(found.start, _pasted(found)) for found in sorted(_told(text), key=lambda found: found.start)]
+    told = islice(_told(text), MOST_ANSWERS + 1)  # which is too many already
+    return [(found.start, _pasted(found)) for found in sorted(told, key=lambda found: found.start)]
 
 
 def mentioned_in(text: str) -> list[Pasted]:
-    """Return the guarded codes in a text, each with the record and the action that stand near it; none twice."""
-    found = []
+    """Return the guarded codes in a text, each with the record and the cause that belong to it; none twice."""
+    found: dict[tuple[str, str | None, str | None], Mention] = {}
+    times: Counter[tuple[str, str | None, str | None]] = Counter()
     for match in GUARDED_CODE.finditer(text):
-        around = text[max(0, match.start() - _NEAR) : match.end() + _NEAR]
-        after = text[match.end() : match.end() + _NEAR].split("\n\n", 1)[0]
-        others = GUARDED_CODE.search(after)
-        after = after[: others.start()] if others else after
-        record, action = _QUOTED_ID.search(after), _QUOTED_ACTION.search(after)
-        ids = (record[1],) if record else ()
-        cause = action[1] if action else None
-        found.append(Mention(match.start(), match.end(), match[0], ids, cause, None, "", around))
-    return [_pasted(one) for one in _each_once(found)]
+        own = belongings(text, *match.span())
+        key = (match[0], own.record, own.cause)
+        times[key] += 1
+        if key not in found:
+            ids = (own.record,) if own.record else ()
+            near = text[max(0, match.start() - _NEAR) : match.end() + _NEAR]
+            found[key] = Mention(*match.span(), match[0], ids, own.cause, None, "", near)
+        if len(found) > MOST_ANSWERS:
+            break
+    kept = _most_telling(found.values())
+    return [_pasted(one, times=times[one.code, one.ids[0] if one.ids else None, one.cause]) for one in kept]
 
 
 def sdk_text(text: str) -> dict[str, str] | None:
@@ -119,11 +131,10 @@ def failures_in(text: str) -> list[Pasted]:
     return [Pasted(form="an error text of requests, without the body", facts=failure)] if failure else []
 
 
-def _each_once(found: list[Mention]) -> list[Mention]:
-    """Leave out repetitions, and a code alone where another mention tells more of it."""
+def _most_telling(found: Collection[Mention]) -> list[Mention]:
+    """Leave out a code alone where another mention tells more of it."""
     precise = {one.code for one in found if one.ids or one.cause}
-    kept = [one for one in found if one.ids or one.cause or one.code not in precise]
-    return list({(one.code, one.ids, one.cause): one for one in reversed(kept)}.values())[::-1]
+    return [one for one in found if one.ids or one.cause or one.code not in precise]
 
 
 def _told(text: str) -> Iterator[Mention]:
@@ -142,11 +153,12 @@ def _told(text: str) -> Iterator[Mention]:
             yield Mention(*found.span(), code[1], ids, cause, None, "the repr of an outcome", told=True)
 
 
-def _pasted(found: Mention) -> Pasted:
+def _pasted(found: Mention, *, times: int = 1) -> Pasted:
     form = found.form or f"the code {found.code} in other text"
+    repeated = (f"named {times} times",) if times > 1 and not found.ids else ()
     facts = facts_in(found.near)
     if not (found.ids or found.cause or found.told):
-        return bare(found.code, facts, form=form)
+        return replace(bare(found.code, facts, form=form), notes=repeated)
     case = _case(found)
     details: dict[str, Any] = {"action": found.cause} if found.cause and found.code not in UNAPPROVED else {}
     items = [
@@ -160,7 +172,7 @@ def _pasted(found: Mention) -> Pasted:
         form=form,
         facts=facts,
         case=case,
-        notes=notes,
+        notes=(*notes, *repeated),
         vague=not (found.told or found.cause),
     )
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from crm_guard.remediation import ApprovalCase
+
+MOST_ANSWERS: Final = 1000
+"""How many are explained at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from crm_guard.cli.explain.heads import Turn
 
 _SHORTEST: Final = len('{"code":"A"}')
+_SHORTEST_VALUE: Final = len('{"org":[]}')
 _IN_A_LINE: Final = " in a line of text"
 # What may begin a value: an object with a key, a list of more than numbers, a quoted text that holds one of them.
 _START: Final = re.compile(
@@ -42,6 +43,8 @@ _START: Final = re.compile(
     r"""|\[(?=\s*+[\[{("'bu])"""
     r"""|(?<![\\\w])[bBuU]?(["'])(?=[\s\\"']{0,20}[{\[](?!\1))"""
 )
+_BLANK: Final = re.compile(r"\s*+")
+_BEGINS: Final = re.compile(r"\s*+[{\[]")
 
 
 def read_paste(text: str, *, trusted: bool = False) -> list[Pasted]:
@@ -78,9 +81,12 @@ def _read_turn(turn: Turn, wrapping: Wrapping) -> list[Pasted]:
     head = turn.head
     if head is None:
         return [one.with_facts(turn.facts) for one in _read_values(turn.text, wrapping)]
-    if not head.holds_json:
+    if head.holds_image:
         return [Pasted(form=f"{head.form}, body {head.media_type}", facts=turn.facts)]
-    found = _read_values(turn.text, wrapping) or _any_object(turn.text, wrapping)
+    found = _read_values(turn.text, wrapping)
+    if not head.holds_json and not (found and _BEGINS.match(turn.text)):  # a page: what follows is another answer's
+        return [Pasted(form=f"{head.form}, body {head.media_type}", facts=turn.facts), *found]
+    found = found or _any_object(turn.text, wrapping)
     if not found:
         return [Pasted(form=head.form, facts=turn.facts)]
     form = f"{head.form}: {found[0].form.removesuffix(_IN_A_LINE)}"  # curl writes a note behind the body
@@ -93,15 +99,18 @@ def _read_values(text: str, wrapping: Wrapping) -> list[Pasted]:
     found: list[Pasted] = []
     gaps: list[tuple[int, str]] = []
     at = 0
+    before = 0
     for start, end, answers in _answers(text, wrapping):
-        gap = text[at:start]
-        gaps.append((len(found), gap))
-        found += [_placed(one, gap, text[end : end + 200], wrapping) for one in answers]
-        at = end
+        gaps.append((len(found), text[at:start]))
+        found += [_placed(one, text[before:start], text[end : end + 200], wrapping) for one in answers]
+        at, before = end, end if answers else before
     gaps.append((len(found), text[at:]))
     codes = {match[0] for one in found for match in GUARDED_CODE.finditer(one.body.decode())}
     for place, gap in reversed(gaps):
-        found[place:place] = _told_in_gap(gap, wrapping, codes, alone=not found)
+        told = _told_in_gap(gap, wrapping, codes, alone=not found)
+        if not wrapping.depth:
+            wrapping.budget.count(len(told))
+        found[place:place] = told
     return found
 
 
@@ -143,16 +152,24 @@ def _placed(one: Pasted, before: str, after: str, wrapping: Wrapping) -> Pasted:
 
 
 def _answers(text: str, wrapping: Wrapping) -> Iterator[tuple[int, int, list[Pasted]]]:
-    """Yield the values that hold answers: where they begin and end, and what they hold."""
+    """Yield the values that hold answers, or are whole and hold none: where they begin and end, and what they hold.
+
+    A whole value is not searched again: what its texts say is that of a field.
+    """
     at = 0
     while start := _START.search(text, at):
         if text[start.end() - 1] in "{[":
             literal, syntax = wrapping.budget.value_at(text, start.start())
-            answers = _unwrap_literal(literal, syntax, wrapping) or _sdk_answer(text, start.start(), literal)
-            end = literal.end
+            long = literal.end - start.start() >= _SHORTEST_VALUE
+            answers = _unwrap_literal(literal, syntax, wrapping) if long else []
+            answers = answers or _sdk_answer(text, start.start(), literal)
+            end, whole = literal.end, not literal.cut and isinstance(literal.value, dict) and bool(literal.value)
         else:
             end, answers = _quoted(text, start, wrapping)
-        if answers:
+            whole = False
+        if not wrapping.depth:  # those inside of texts are counted with the text
+            wrapping.budget.count(len(answers))
+        if answers or whole:
             yield start.start(), end, answers
         at = max(end, start.end())
 
@@ -166,10 +183,16 @@ def _quoted(text: str, start: re.Match[str], wrapping: Wrapping) -> tuple[int, l
     kind = "bytes" if start[0][:1] in {"b", "B"} else "a string"
     answers = _read_text(inside, wrapping.deeper())
     cut = not found or any(one.cut for one in answers)
-    if cut and text[start.end()] in "{[" and not wrapping.budget.value_at(text, start.end())[0].cut:
-        return start.end(), []  # quotes around a value that has such quotes itself
+    blank = _BLANK.match(text, start.end())
+    at = blank.end() if blank else start.end()
+    if (cut or "\n" in text[start.end() : at]) and _is_whole(text, at, wrapping):
+        return start.end(), []  # quotes around a value that has such quotes itself, or one that ends before it
     answers = [replace(one, form=f"{one.form} in {kind}", cut=one.cut or not found) for one in answers]
     return (found.end() if found else len(text)) if answers else start.end(), answers
+
+
+def _is_whole(text: str, at: int, wrapping: Wrapping) -> bool:
+    return text[at : at + 1] in {"{", "["} and not wrapping.budget.value_at(text, at)[0].cut
 
 
 def _sdk_answer(text: str, start: int, literal: Literal) -> list[Pasted]:

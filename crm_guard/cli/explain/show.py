@@ -9,7 +9,7 @@ from rich.text import Text
 
 from crm_guard._base.codes import CLIENT_ERROR
 from crm_guard.cli.explain.meaning import Explanation, Question, explain
-from crm_guard.cli.outcomes import UNNAMED_LOCK, Verdict, as_json, full_line, listed, verdict
+from crm_guard.cli.outcomes import BYSTANDER, UNNAMED_LOCK, Verdict, as_json, full_line, listed, verdict
 from crm_guard.cli.plain import CommandError, harmless
 from crm_guard.cli.terminal import make_console, signs, write_json
 from crm_guard.remediation import harmless_state
@@ -95,7 +95,11 @@ def _error_document(found: Explanation) -> dict[str, Any] | None:
 
 
 def _verdict(found: Explanation, outcome: RecordOutcome) -> Verdict:
-    return UNNAMED_LOCK if outcome.position in found.unnamed else verdict(outcome)
+    if outcome.position in found.unnamed:
+        return UNNAMED_LOCK
+    usual = verdict(outcome)
+    own = outcome.code or outcome.succeeded or outcome.uncertain
+    return usual if own or not any(one.code and not one.succeeded for one in found.outcomes) else BYSTANDER
 
 
 def _show_all(found: Sequence[Explanation], console: Console) -> None:
@@ -122,8 +126,9 @@ def _show(found: Explanation, console: Console) -> None:
 
 def _show_outcomes(found: Explanation, console: Console) -> None:
     guess = "  (guessed; pass --method and --path to be certain)" if found.guessed and found.guarded else ""
-    console.print(Text.assemble((f"{found.method} {harmless(found.path)}", "bold"), (guess, "dim")))
-    console.print()
+    if not found.pasted.bare or found.facts.method or found.facts.path:
+        console.print(Text.assemble((f"{found.method} {harmless(found.path)}", "bold"), (guess, "dim")))
+        console.print()
     if not found.pasted.bare:
         console.print(
             listed(found.outcomes, signs(console), lambda outcome: full_line(outcome, _verdict(found, outcome)))

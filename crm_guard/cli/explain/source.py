@@ -10,7 +10,7 @@ from crm_guard.cli.explain.mentions import GUARDED_CODE, only_code
 from crm_guard.cli.plain import CommandError, harmless
 
 _USAGE_ERROR: Final = 2
-_MOST_BYTES: Final = 64 * 1024 * 1024
+_MOST_BYTES: Final = 16 * 1024 * 1024
 _LONGEST_NAME: Final = 300
 _HOW: Final = (
     "nothing to explain: pipe a response (`... | crm-guard explain`), name a FILE or a code "
@@ -44,7 +44,7 @@ def read_text(source: str) -> str:
     """Return the text of a file, or of standard input for `-`.
 
     Raises:
-        CommandError: It cannot be read, is larger than 64 MiB, or is not text.
+        CommandError: It cannot be read, is larger than 16 MiB, or is not text.
     """
     name = "standard input" if source == "-" else harmless(source[:_LONGEST_NAME])
     try:

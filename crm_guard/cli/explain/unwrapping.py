@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +39,13 @@ _WRAPPERS: Final = frozenset(
         *("result", "results", "stack_trace", "stacktrace", "stderr", "stdout", "text", "traceback"),
     }
 )
+# Names that programs make up end in one of these words (`response_body`, `zohoAnswer`); those of Zoho's fields
+# begin with a capital (`Email_Body`).
+_ENDING: Final = re.compile(
+    r"(?:response(?=[bt])|(?:[a-z][\w.-]{0,80}?(?:[_.-]|(?<=[a-z0-9])(?=[A-Z]))))?(?i:body|response|text|answer|payload|message)"
+)
+# What was sent is no answer; `config` is axios's name for it.
+_SENT: Final = re.compile(r"config|(?i:request|req)(?![a-z]).*", re.DOTALL)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,10 +134,14 @@ def _unwrap_members(value: dict[str, Any], wrapping: Wrapping) -> list[Pasted]:
             facts=one.facts.over(facts),
         )
         for key, member in value.items()
-        if key.lower() in _WRAPPERS or (isinstance(member, dict | list) and key != "request")
+        if not _SENT.fullmatch(key) and (_wraps(key) or isinstance(member, dict | list))
         for one in unwrap(member, held)
     ]
     return worth_telling(found)
+
+
+def _wraps(key: str) -> bool:
+    return key.lower() in _WRAPPERS or _ENDING.fullmatch(key) is not None
 
 
 def _partial_item(value: dict[str, Any], wrapping: Wrapping) -> Pasted:

@@ -7,15 +7,20 @@ import re
 from typing import Final
 
 from crm_guard.cli.explain.literals import Literal, read_literal
+from crm_guard.cli.explain.pasted import MOST_ANSWERS
 from crm_guard.cli.explain.shapes import body_of, completed, is_item, items_in
 
-_TIMES_READ: Final = 12
+_TIMES_READ: Final = 6
 """How often the characters of a text may be read again, as the inside of something, before it is left alone."""
 _PER_TEXT: Final = 100
 """What even the shortest text costs, in characters."""
 _MOST_FAILURES: Final = 200
 """Of the standard decoder: its error messages count the lines before them, so each reads all of the text."""
 _DECODER: Final = json.JSONDecoder(parse_constant=lambda _: None)
+
+
+class TooManyError(Exception):
+    """A text holds more answers than are explained at once."""
 
 
 class Budget:
@@ -28,6 +33,17 @@ class Budget:
     def __init__(self, text: str) -> None:
         self._characters = _TIMES_READ * len(text) + 1000
         self._failures = _MOST_FAILURES
+        self._answers = 0
+
+    def count(self, answers: int) -> None:
+        """Count answers that were found.
+
+        Raises:
+            TooManyError: They are more than are explained.
+        """
+        self._answers += answers
+        if self._answers > MOST_ANSWERS:
+            raise TooManyError
 
     def allows(self, text: str) -> bool:
         """Return whether a text may be read, and count it."""
