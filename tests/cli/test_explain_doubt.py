@@ -92,6 +92,8 @@ class TestWhatBelongsToACodeInOtherText:
         (found,) = read(text)
         assert [(one.record_id, one.action, one.retryable) for one in found.outcomes] == [(None, ZIA, True)]
         assert found.pasted.notes == ("named 3 times",)
+        (found,) = read(f"{text}ERROR RECORD_LOCKED\nlead 7: RECORD_LOCKED")
+        assert found.pasted.notes[1:] == ("RECORD_LOCKED is named 2 more times, without record or cause",)
         (found,) = read("lead 7 NOT_APPROVED (zia_rejected)")
         assert [one.case for one in found.outcomes] == ["zia_rejected"]
 
@@ -135,6 +137,9 @@ class TestALogObject:
             json.dumps({"data": [SUCCESS]}) + json.dumps({"unknown": D}),
             json.dumps({"Last_Name": "x", "Description": D}),
             json.dumps({"context": D}),
+            json.dumps([{"Title": "NOT_APPROVED"}, {"Title": D}]),
+            json.dumps(json.dumps({"Title": "NOT_APPROVED", "Description": D})),
+            repr({"Title": "NOT_APPROVED", "Description": D}),
             json.dumps({"Email_Body": D}),
             json.dumps({"method": "GET", "status_code": 200, "unknown": LOOK_ALIKES}),
             json.dumps({"module": "Leads", "Title": "please find out what NOT_APPROVED means"}),
@@ -143,6 +148,12 @@ class TestALogObject:
     def test_that_names_a_code_elsewhere_is_neither_a_lock_nor_nothing(self, text: str) -> None:
         with pytest.raises(CommandError, match=OPEN):
             read(text)
+
+    def test_that_names_a_code_in_two_reads_is_understood(self) -> None:
+        rows = json.dumps({"data": [{"id": "1", "Note": "NOT_APPROVED"}], "info": {"page": 1}})
+        path = "/crm/v8/Leads/search?word=NOT_APPROVED"
+        for text in (f"{rows}\n{rows}", f"GET {path} 200 {rows}\nGET {path} 200 {rows}"):
+            assert [one.pasted.rows for one in read(text)] == [True, True]
 
     def test_keeps_the_facts_of_the_call_for_a_read_under_any_name(self) -> None:
         entry = {"method": "GET", "url": "https://www.zohoapis.com/crm/v8/Tickets", "status_code": 200}

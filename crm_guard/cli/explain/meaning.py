@@ -176,8 +176,9 @@ def _refuse_unread(text: str, answers: Sequence[Pasted]) -> None:
     Raises:
         CommandError: It does.
     """
-    parts = {(one.body.decode(), one.request or "", one.facts.path or "") for one in answers}
-    if named_in(text) > sum(named_in(part) for parts_of_one in parts for part in parts_of_one):
+    around = {part for one in answers for part in (one.request, one.facts.path) if part}
+    read = sum(named_in(one.body.decode()) for one in answers)
+    if named_in(text) > read + sum(named_in(part) and named_in(part) * text.count(part) for part in around):
         raise CommandError(_UNREAD, _USAGE_ERROR)
 
 

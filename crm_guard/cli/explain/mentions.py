@@ -12,7 +12,7 @@ from crm_guard._base.codes import GUARDED, UNAPPROVED
 from crm_guard.cli.explain.facts import facts_in, failure_in
 from crm_guard.cli.explain.pasted import MOST_ANSWERS, Pasted
 from crm_guard.cli.explain.shapes import body_of
-from crm_guard.cli.explain.units import belongings
+from crm_guard.cli.explain.units import QUOTED_ACTION, QUOTED_ID, belongings
 from crm_guard.remediation import ApprovalCase
 
 if TYPE_CHECKING:
@@ -33,11 +33,6 @@ _EVENT: Final = re.compile(
     rf"(?P<count>[0-9]{{1,9}}) records?(?: {_IDS})? (?P<code>{_CODES})(?: (?P<cause>[\w.-]{{1,64}}))?, attempt "
 )
 _OUTCOME: Final = re.compile(r"RecordOutcome\((?P<inside>[^()\n]{1,4000})\)")
-_QUOTED_ID: Final = re.compile(r"(?<![\w$])(?:record_)?id[\"']?\s{0,3}(?:[:=]|=>)\s{0,3}[\"']?([0-9]{1,25})\b")
-# What locks a record has an underscore; `update` or `insert` is what was asked for.
-_QUOTED_ACTION: Final = re.compile(
-    r"(?<![\w$])action[\"']?\s{0,3}(?:[:=]|=>)\s{0,3}[\"']?([A-Za-z0-9]{1,32}+_\w{1,64}+)"
-)
 _QUOTED_CODE: Final = re.compile(r"(?<![\w$])code=[\"']([A-Z_]{1,64})[\"']")
 SDK_FORM: Final = "an exception text of Zoho's SDK"
 # `SDKException` of zohocrmsdk 8.0 prints `Caused By: {code} - {message}{details}`.
@@ -111,7 +106,14 @@ def mentioned_in(text: str) -> list[Pasted]:
         if len(found) > MOST_ANSWERS:
             break
     kept = _most_telling(found.values())
-    return [_pasted(one, times=times[one.code, one.ids[0] if one.ids else None, one.cause]) for one in kept]
+    told = [_pasted(one, times=times[one.code, one.ids[0] if one.ids else None, one.cause]) for one in kept]
+    for code in dict.fromkeys(one.code for one in found.values()):
+        place = next(place for place, one in enumerate(kept) if one.code == code)
+        alone = times[code, None, None] if kept[place].ids or kept[place].cause else 0
+        if alone:
+            more = f"{code} is named {alone} more times, without record or cause"
+            told[place] = replace(told[place], notes=(*told[place].notes, more))
+    return told
 
 
 def sdk_text(text: str) -> dict[str, str] | None:
@@ -148,7 +150,7 @@ def _told(text: str) -> Iterator[Mention]:
     for found in _OUTCOME.finditer(text):
         code = _QUOTED_CODE.search(found["inside"])
         if code and code[1] in GUARDED:
-            record, action = _QUOTED_ID.search(found["inside"]), _QUOTED_ACTION.search(found["inside"])
+            record, action = QUOTED_ID.search(found["inside"]), QUOTED_ACTION.search(found["inside"])
             ids, cause = (record[1],) if record else (), action[1] if action else None
             yield Mention(*found.span(), code[1], ids, cause, None, "the repr of an outcome", told=True)
 

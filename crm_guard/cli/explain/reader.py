@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from crm_guard.cli.explain.disguises import undisguised, without_control
 from crm_guard.cli.explain.facts import facts_in
@@ -163,10 +163,10 @@ def _answers(text: str, wrapping: Wrapping) -> Iterator[tuple[int, int, list[Pas
             long = literal.end - start.start() >= _SHORTEST_VALUE
             answers = _unwrap_literal(literal, syntax, wrapping) if long else []
             answers = answers or _sdk_answer(text, start.start(), literal)
-            end, whole = literal.end, not literal.cut and isinstance(literal.value, dict) and bool(literal.value)
+            end, whole = literal.end, not literal.cut and _has_members(literal.value)
         else:
             end, answers = _quoted(text, start, wrapping)
-            whole = False
+            whole = end > start.end()
         if not wrapping.depth:  # those inside of texts are counted with the text
             wrapping.budget.count(len(answers))
         if answers or whole:
@@ -188,7 +188,21 @@ def _quoted(text: str, start: re.Match[str], wrapping: Wrapping) -> tuple[int, l
     if (cut or "\n" in text[start.end() : at]) and _is_whole(text, at, wrapping):
         return start.end(), []  # quotes around a value that has such quotes itself, or one that ends before it
     answers = [replace(one, form=f"{one.form} in {kind}", cut=one.cut or not found) for one in answers]
-    return (found.end() if found else len(text)) if answers else start.end(), answers
+    if answers:
+        return found.end() if found else len(text), answers
+    return found.end() if found and _is_one_value(inside, wrapping) else start.end(), []
+
+
+def _has_members(value: Any) -> bool:
+    """Return whether a container is an object, or a list of more than texts and numbers."""
+    return any(isinstance(one, dict | list) for one in value) if isinstance(value, list) else bool(value)
+
+
+def _is_one_value(text: str, wrapping: Wrapping) -> bool:
+    """Return whether a text is the JSON of one object or list, and nothing else."""
+    text = text.strip()
+    literal = wrapping.budget.value_at(text, 0)[0] if text[:1] in {"{", "["} else None
+    return literal is not None and not literal.cut and literal.end == len(text) and _has_members(literal.value)
 
 
 def _is_whole(text: str, at: int, wrapping: Wrapping) -> bool:

@@ -16,11 +16,11 @@ from crm_guard.remediation import ApprovalCase
 _NEAR: Final = 1200
 """Characters on either side of a code in which the ends of its unit are looked for."""
 _BRACKET: Final = re.compile(r"[\[\]{}]")
-_ID: Final = re.compile(
+QUOTED_ID: Final = re.compile(
     r"(?<![\w$])(?:record_)?id[\"']?\s{0,3}(?:[:=]|=>)\s{0,3}[\"']?([0-9]{1,25})\b", re.IGNORECASE
 )
 # What locks a record has an underscore; `update` or `insert` is what was asked for.
-_ACTION: Final = re.compile(
+QUOTED_ACTION: Final = re.compile(
     r"(?<![\w$])action[\"']?\s{0,3}(?:[:=]|=>)\s{0,3}[\"']?([A-Za-z0-9]{1,32}+_\w{1,64}+)", re.IGNORECASE
 )
 _KNOWN_ACTIONS: Final = frozenset({IMAGE_CHECK, RECORD_LOCKING})
@@ -61,10 +61,10 @@ def belongings(text: str, start: int, end: int) -> Belongings:
     first, last, flat = _unit(text, start, end)
     if _OTHER.search(text, first, begin) or _OTHER.search(text, end, last):
         return Belongings(cause=cause)
-    actions = _only(_ACTION, text, (first, last), (begin, end), flat=flat)
+    actions = _only(QUOTED_ACTION, text, (first, last), (begin, end), flat=flat)
     if actions and flat and actions not in _KNOWN_ACTIONS:
         actions = None  # of a log line it may be the name of a job
-    return Belongings(_only(_ID, text, (first, last), (begin, end), flat=flat), cause or actions)
+    return Belongings(_only(QUOTED_ID, text, (first, last), (begin, end), flat=flat), cause or actions)
 
 
 def _only(

@@ -42,7 +42,8 @@ _WRAPPERS: Final = frozenset(
 # Names that programs make up end in one of these words (`response_body`, `zohoAnswer`); those of Zoho's fields
 # begin with a capital (`Email_Body`).
 _ENDING: Final = re.compile(
-    r"(?:response(?=[bt])|(?:[a-z][\w.-]{0,80}?(?:[_.-]|(?<=[a-z0-9])(?=[A-Z]))))?(?i:body|response|text|answer|payload|message)"
+    r"(?:response(?=[bt])|(?:[a-z][\w.-]{0,80}?(?:[_.-]|(?<=[a-z0-9])(?=[A-Z]))))?"
+    r"(?i:body|response|text|answer|payload|message)"
 )
 # What was sent is no answer; `config` is axios's name for it.
 _SENT: Final = re.compile(r"config|(?i:request|req)(?![a-z]).*", re.DOTALL)
