@@ -54,6 +54,7 @@ _DERIVED: Mapping[str, Callable[[Visit, Record], Any]] = {
 
 def list_records(visit: Visit) -> Reply:
     """GET /{module}: by their ids, the lowest first, unless `sort_by` or `sort_order` ask for another order.
+
     Without these, records come as `ids` names them (undocumented).
 
     Without `approved=both` only approved records are listed, and without `converted=both` only leads that are
@@ -64,7 +65,7 @@ def list_records(visit: Visit) -> Reply:
     visit.notes.credits = _CVID_CREDITS if visit.request.param("cvid") else 1
     refuse_unserved(visit)
     _check_list(visit)
-    found = [record for record in _asked(visit) if is_listed(visit, record)]
+    found = listed(visit, _asked(visit))
     asked = visit.request.param("sort_by"), visit.request.param("sort_order")
     order = asked[1] or ("desc" if asked[0] else "asc")
     if any(asked) or not visit.request.param("ids"):
@@ -131,7 +132,7 @@ def page_of(visit: Visit, found: Sequence[Record], **more_info: Any) -> Reply:
         return Reply(status=204)
     more = len(found) > page * per_page
     info = {"per_page": per_page, "count": len(shown), "page": page, "more_records": more}
-    return answer(200, {"data": [show(visit, record) for record in shown], "info": {**info, **more_info}})
+    return answer(200, {"data": show(visit, shown), "info": {**info, **more_info}})
 
 
 def paging(visit: Visit) -> tuple[int, int]:
@@ -177,7 +178,7 @@ def by_id(record: Record) -> tuple[int, str]:
 def read_record(visit: Visit) -> Reply:
     """GET /{module}/{id}. A locked or unapproved record is shown (no text says otherwise)."""
     record = visit.find(visit.route.reference)
-    return Reply(status=204) if record is None else answer(200, {"data": [show(visit, record)]})
+    return Reply(status=204) if record is None else answer(200, {"data": show(visit, [record])})
 
 
 def _asked(visit: Visit) -> list[Record]:
@@ -189,15 +190,19 @@ def _asked(visit: Visit) -> list[Record]:
     return [record for record in found if record is not None]
 
 
-def is_listed(visit: Visit, record: Record) -> bool:
-    """Return whether `approval_state`, `approved` and `converted` of the query let a record through."""
+def listed(visit: Visit, records: Iterable[Record]) -> list[Record]:
+    """Return those records that `approval_state`, `approved` and `converted` of the query let through."""
     states = visit.request.param("approval_state")
-    if states and record.approval_state not in states.split(","):
-        return False
-    approved = "both" if states else "true"
-    pairs = (("approved", approved, record.is_approved), ("converted", "false", record.converted))
-    asked = ((visit.request.param(name) or default, value) for name, default, value in pairs)
-    return all(wanted == "both" or value == (wanted == "true") for wanted, value in asked)
+    approved = visit.request.param("approved") or ("both" if states else "true")
+    converted = visit.request.param("converted") or "false"
+    named = frozenset(states.split(",")) if states else None
+
+    def fits(record: Record) -> bool:
+        pairs = ((approved, record.is_approved), (converted, record.converted))
+        known = named is None or record.approval_state in named
+        return known and all(wanted == "both" or value == (wanted == "true") for wanted, value in pairs)
+
+    return [record for record in records if fits(record)]
 
 
 def _positive(visit: Visit, name: str, default: int) -> int:
@@ -210,12 +215,16 @@ def _positive(visit: Visit, name: str, default: int) -> int:
     return int(text)
 
 
-def show(visit: Visit, record: Record) -> Json:
-    """Return the asked fields; unknown names are left out (undocumented)."""
+def show(visit: Visit, records: Iterable[Record]) -> list[Json]:
+    """Return the asked fields of records; unknown names are left out (undocumented)."""
     asked = visit.request.param("fields")
-    names = [*record.fields, *_SYSTEM] if not asked else [name.strip() for name in asked.split(",")]
+    names = [name.strip() for name in asked.split(",")] if asked else None
+    return [_shown(visit, record, names) for record in records]
+
+
+def _shown(visit: Visit, record: Record, asked: Sequence[str] | None) -> Json:
     shown: Json = {"id": record.id}
-    for name in names:
+    for name in [*record.fields, *_SYSTEM] if asked is None else asked:
         if name in record.fields or name in _SYSTEM or name in _DERIVED:
             shown[name] = value_of(visit, record, name)
     return shown

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .messages import Json, Reply, RequestError, answer, bare, invalid_url, missing_param
 from .org import known_modules, module_ids
-from .reads import in_order, is_listed, page_of, refuse_unserved, require_fields, show
+from .reads import in_order, listed, page_of, refuse_unserved, require_fields, show
 
 if TYPE_CHECKING:
     from .records import Record
@@ -30,8 +30,7 @@ def list_related(visit: Visit) -> Reply:
     related = _related(visit)
     require_fields(visit)
     refuse_unserved(visit)
-    found = [record for record in related if is_listed(visit, record)]
-    return page_of(visit, in_order(visit, found))
+    return page_of(visit, in_order(visit, listed(visit, related)))
 
 
 def read_related(visit: Visit) -> Reply:
@@ -42,7 +41,7 @@ def read_related(visit: Visit) -> Reply:
     if wanted is None:
         raise RequestError(bare(404, "INVALID_DATA", "The record does not exist"))
     visit.notes.named.append(wanted.id)
-    return answer(200, {"data": [show(visit, wanted)]})
+    return answer(200, {"data": show(visit, [wanted])})
 
 
 def list_related_lists(visit: Visit) -> Reply:

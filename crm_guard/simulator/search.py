@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import criteria
 from .datatypes import DataType, texts_of, type_of
 from .messages import Reply, RequestError, answer, bare
-from .reads import in_order, is_listed, page_of, paging, refuse_unserved
+from .reads import in_order, listed, page_of, paging, refuse_unserved
 from .selection import selected, value_at
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _asked(visit: Visit) -> str | None:
 
 def _found(visit: Visit) -> list[Record]:
     """Return the records that the query asks for, all where it does not say."""
-    records = [record for record in visit.store.living(visit.route.module, visit.now) if is_listed(visit, record)]
+    records = listed(visit, visit.store.living(visit.route.module, visit.now))
     name = _asked(visit)
     if name is None:
         return records

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crm_guard.simulator import Engine, comparing, org, selection
+from crm_guard.simulator import Engine, comparing, messages, org, selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,9 +27,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], Counter[str
     def count(module: Any, name: str) -> Counter[str]:
         calls, original = Counter[str](), getattr(module, name)
 
-        def counting(*args: Any) -> Any:
+        def counting(*args: Any, **options: Any) -> Any:
             calls[name] += 1
-            return original(*args)
+            return original(*args, **options)
 
         monkeypatch.setattr(module, name, counting)
         return calls
@@ -87,3 +87,19 @@ def test_the_modules_are_gathered_once(
         calls.clear()
         assert send(engine, "GET", path).status == 200
         assert calls["known_modules"] == 1
+
+
+@pytest.mark.parametrize("path", ["Leads?", "Leads/search?word=xx&", "Leads/actions/count?", "Accounts/99/Leads?"])
+def test_the_query_of_a_list_is_read_as_often_for_many_records_as_for_one(
+    send: Send, counted: Callable[[Any, str], Counter[str]], path: str
+) -> None:
+    counts, calls = [], counted(messages, "parse_qs")
+    for number in (1, RECORDS):
+        engine = Engine()
+        engine.add_record("Accounts", 99)
+        for _ in range(number):
+            engine.add_record("Leads", fields={"Text": "xx", "A": {"id": "99"}})
+        calls.clear()
+        assert send(engine, "GET", f"{path}fields=id&sort_by=id").status == 200
+        counts.append(calls["parse_qs"])
+    assert 0 < counts[0] == counts[1]
