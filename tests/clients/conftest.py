@@ -110,20 +110,25 @@ class SDK:
         return body
 
 
-@pytest.fixture
-def sdk(crm, monkeypatch, tmp_path):
-    """The official SDK, signed in at the simulated CRM."""
+def signed_in(monkeypatch, folder, api, accounts):
+    """Return the official SDK, signed in at an API and its accounts server, until the end of the test."""
     names = load()
     # Setting both attributes through monkeypatch has it put them back, too.
     monkeypatch.setattr(names.Initializer, "initializer", None)
     monkeypatch.setattr(names.Initializer.LOCAL, "init", None, raising=False)
     names.Initializer.initialize(
-        names.DataCenter.Environment(crm.url, f"{crm.url}/oauth/v2/token", crm.url),
+        names.DataCenter.Environment(api, f"{accounts}/oauth/v2/token", api),
         names.OAuthToken(client_id="id", client_secret="secret", refresh_token="refresh"),
-        store=names.FileStore(str(tmp_path / "tokens.txt")),
-        resource_path=str(tmp_path),
+        store=names.FileStore(str(folder / "tokens.txt")),
+        resource_path=str(folder),
     )
     return SDK(names)
+
+
+@pytest.fixture
+def sdk(crm, monkeypatch, tmp_path):
+    """The official SDK, signed in at the simulated CRM."""
+    return signed_in(monkeypatch, tmp_path, crm.url, crm.url)
 
 
 @pytest.fixture

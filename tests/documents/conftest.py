@@ -12,7 +12,7 @@ from requests.adapters import HTTPAdapter
 import crm_guard
 from crm_guard._testing.hosts import zoho_hosts_at
 from crm_guard.simulator import Simulator
-from tests.clients.conftest import SDK, load
+from tests.clients.conftest import signed_in
 
 HOST = "https://www.zohoapis.com"
 ACCOUNTS = "https://accounts.zoho.com"
@@ -67,13 +67,4 @@ def pasted(zoho):
 @pytest.fixture
 def zoho_sdk(zoho, monkeypatch, tmp_path):
     """The official SDK, signed in at Zoho's host."""
-    names = load()
-    monkeypatch.setattr(names.Initializer, "initializer", None)
-    monkeypatch.setattr(names.Initializer.LOCAL, "init", None, raising=False)
-    names.Initializer.initialize(
-        names.DataCenter.Environment(HOST, f"{ACCOUNTS}/oauth/v2/token", HOST),
-        names.OAuthToken(client_id="id", client_secret="secret", refresh_token="refresh"),
-        store=names.FileStore(str(tmp_path / "tokens.txt")),
-        resource_path=str(tmp_path),
-    )
-    return SDK(names)
+    return signed_in(monkeypatch, tmp_path, HOST, ACCOUNTS)
