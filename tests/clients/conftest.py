@@ -110,14 +110,14 @@ class SDK:
         return body
 
 
-def signed_in(monkeypatch, folder, api, accounts):
-    """Return the official SDK, signed in at an API and its accounts server, until the end of the test."""
+def signed_in(monkeypatch, folder, environment):
+    """Return the official SDK, signed in at an environment of its own kind, until the end of the test."""
     names = load()
     # Setting both attributes through monkeypatch has it put them back, too.
     monkeypatch.setattr(names.Initializer, "initializer", None)
     monkeypatch.setattr(names.Initializer.LOCAL, "init", None, raising=False)
     names.Initializer.initialize(
-        names.DataCenter.Environment(api, f"{accounts}/oauth/v2/token", api),
+        environment,
         names.OAuthToken(client_id="id", client_secret="secret", refresh_token="refresh"),
         store=names.FileStore(str(folder / "tokens.txt")),
         resource_path=str(folder),
@@ -128,7 +128,8 @@ def signed_in(monkeypatch, folder, api, accounts):
 @pytest.fixture
 def sdk(crm, monkeypatch, tmp_path):
     """The official SDK, signed in at the simulated CRM."""
-    return signed_in(monkeypatch, tmp_path, crm.url, crm.url)
+    environment = load().DataCenter.Environment(crm.url, f"{crm.url}/oauth/v2/token", crm.url)
+    return signed_in(monkeypatch, tmp_path, environment)
 
 
 @pytest.fixture

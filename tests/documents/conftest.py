@@ -12,7 +12,7 @@ from requests.adapters import HTTPAdapter
 import crm_guard
 from crm_guard._testing.hosts import zoho_hosts_at
 from crm_guard.simulator import Simulator
-from tests.clients.conftest import signed_in
+from tests.clients.conftest import load, signed_in
 
 HOST = "https://www.zohoapis.com"
 ACCOUNTS = "https://accounts.zoho.com"
@@ -67,4 +67,5 @@ def pasted(zoho):
 @pytest.fixture
 def zoho_sdk(zoho, monkeypatch, tmp_path):
     """The official SDK, signed in at Zoho's host."""
-    return signed_in(monkeypatch, tmp_path, HOST, ACCOUNTS)
+    environment = load().DataCenter.Environment(HOST, f"{ACCOUNTS}/oauth/v2/token", HOST)
+    return signed_in(monkeypatch, tmp_path, environment)

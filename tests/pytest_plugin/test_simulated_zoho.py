@@ -23,7 +23,7 @@ from crm_guard.clock import SystemClock, Wake
 from crm_guard.locks import WaitContext
 from crm_guard.locks.memory import MemoryLockRegistry
 from crm_guard.testing import ManualClock, simulated_zoho
-from tests.clients.conftest import SDK, load
+from tests.clients.conftest import ROOT, signed_in
 
 LEADS = "https://www.zohoapis.com/crm/v8/Leads"
 ROW = {"data": [{"Company": "Zylker"}]}
@@ -273,24 +273,15 @@ class TestTime:
 
 
 @pytest.fixture
-def signed_in(zoho_crm, monkeypatch, tmp_path):
+def sdk(zoho_crm, monkeypatch, tmp_path):
     """Zoho's SDK as programs start it: with Zoho's own addresses."""
-    names = load()
-    monkeypatch.setattr(names.Initializer, "initializer", None)
-    monkeypatch.setattr(names.Initializer.LOCAL, "init", None, raising=False)
-    centre = importlib.import_module("zohocrmsdk.src.com.zoho.crm.api.dc").EUDataCenter
-    names.Initializer.initialize(
-        centre.PRODUCTION(),
-        names.OAuthToken(client_id="id", client_secret="secret", refresh_token="refresh"),
-        store=names.FileStore(str(tmp_path / "tokens.txt")),
-        resource_path=str(tmp_path),
-    )
-    return SDK(names)
+    centre = importlib.import_module(f"{ROOT}.crm.api.dc").EUDataCenter
+    return signed_in(monkeypatch, tmp_path, centre.PRODUCTION())
 
 
-def test_zohos_sdk_signs_in_and_writes(signed_in, zoho_crm, lead, zoho_clock):
+def test_zohos_sdk_signs_in_and_writes(sdk, zoho_crm, lead, zoho_clock):
     with crm_guard.install():
-        assert signed_in.update(lead).get_status_code() == 200
+        assert sdk.update(lead).get_status_code() == 200
     assert zoho_crm.writes(lead) == 1
     assert zoho_crm.calls[0].path == "/oauth/v2/token"
 
