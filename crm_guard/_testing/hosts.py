@@ -100,7 +100,7 @@ def _detour_to(host: str | None, port: int | None) -> _Detour | None:
     return next((detour for detour in detours if detour.place == (host, port)), None)
 
 
-def _led_astray(original: Callable[..., HTTPConnectionPool]) -> Callable[..., HTTPConnectionPool]:
+def _with_detour(original: Callable[..., HTTPConnectionPool]) -> Callable[..., HTTPConnectionPool]:
     @functools.wraps(original)
     def connection_from_host(
         manager: PoolManager, host: str | None, port: int | None = None, *args: Any, **options: Any
@@ -123,7 +123,7 @@ def _without_zoho(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _detours.patches += (
-    Patch(PoolManager, "connection_from_host", _led_astray),
-    Patch(ProxyManager, "connection_from_host", _led_astray),
+    Patch(PoolManager, "connection_from_host", _with_detour),
+    Patch(ProxyManager, "connection_from_host", _with_detour),
     Patch(socket, "getaddrinfo", _without_zoho),
 )
